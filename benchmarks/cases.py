@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from . import feed_turns, turns
+from . import feed_turns, queue_turns, turns
 from .events import FLAT, KINDS, MIXED, MIXED_STRUCT, RICH
 from .lab import Lab
 from .measure import Side
@@ -16,11 +16,13 @@ from .scale import Scale
 
 OURS = "runic_redis"
 WITH_FEED = "runic_redis, feed"
+WITH_WORK = "runic_redis, work"
 PACKED = "packed by hand"
 ONE_BY_ONE = "one XADD per event"
 PACKED_BY_MSGSPEC = "packed with msgspec"
 TABLE = "bare SQLite"
 EVENT_SOURCING = ("eventsourcing, SQLite", "eventsourcing, PostgreSQL")
+JOB_LIBRARIES = ("arq", "dramatiq")
 
 BATCHES = (1, 10, 100, 1000)
 THE_TWO = (OURS, PACKED)
@@ -58,12 +60,7 @@ def all_cases(scale: Scale) -> list[Case]:
         *_concurrently(scale),
         *_stores(scale),
         *_steps(),
-        Case(
-            "jobs",
-            f"enqueue, claim and complete {scale.jobs:,} jobs, one worker",
-            "µs a job",
-            partial(turns.running_jobs, count=scale.jobs),
-        ),
+        *_queues(scale),
         *_recovering(scale),
         *_facts(),
         Case("list", f"list {scale.listed:,} workflows", "µs a workflow", partial(turns.listing, count=scale.listed)),
@@ -213,9 +210,49 @@ def _stores(scale: Scale) -> list[Case]:
 
 
 def _steps() -> list[Case]:
+    durabilities = (("everysec", "fsync every second", False), ("fsync", "fsync each", True))
+    workflows = 16
     return [
-        Case(f"step/{label}", f"one durable step, {told}", "µs a step", partial(turns.taking_steps, fsync=fsync))
-        for label, told, fsync in (("everysec", "fsync every second", False), ("fsync", "fsync each", True))
+        *(
+            Case(f"step/{label}", f"one durable step, {told}", "µs a step", partial(turns.taking_steps, fsync=fsync))
+            for label, told, fsync in durabilities
+        ),
+        *(
+            Case(
+                f"step/{label}/workflows/{workflows}",
+                f"one durable step of {workflows} workflows at the same time, {told}",
+                "µs a step",
+                partial(turns.taking_many_steps, workflows=workflows, fsync=fsync),
+            )
+            for label, told, fsync in durabilities
+        ),
+    ]
+
+
+def _queues(scale: Scale) -> list[Case]:
+    rate = 100
+    return [
+        Case(
+            "jobs",
+            f"enqueue, claim and complete {scale.jobs:,} jobs, one worker",
+            "µs a job",
+            partial(queue_turns.running_jobs, count=scale.jobs, only=(OURS, *JOB_LIBRARIES)),
+        ),
+        Case(
+            "jobs/work",
+            f"the same, with a handler for each of {scale.jobs:,} jobs",
+            "µs a job",
+            partial(queue_turns.running_jobs, count=scale.jobs, only=(WITH_WORK, *JOB_LIBRARIES)),
+        ),
+        *(
+            Case(
+                f"queue/wait/p{percent}",
+                f"from append to a waiting claim, {rate} a second: the latency at p{percent}",
+                "µs",
+                partial(queue_turns.waiting, count=scale.awaited, rate=rate, percent=percent),
+            )
+            for percent in (50, 99)
+        ),
     ]
 
 

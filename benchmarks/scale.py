@@ -29,6 +29,7 @@ class Scale:
         consumed: the number of commits that consumers share.
         paced: the number of commits that a follower is given at a steady pace, in a turn.
         jobs: the number of jobs that are enqueued and completed in a turn.
+        awaited: the number of workflows that a waiting claim is given in a turn.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Scale:
     consumed: int
     paced: int
     jobs: int
+    awaited: int
 
     def calls(self, usual: int) -> int:
         return max(2, round(usual * self.effort))
@@ -71,6 +73,7 @@ SHORT = Scale(
     consumed=2_000,
     paced=1_000,
     jobs=500,
+    awaited=100,
 )
 
 FULL = replace(
@@ -88,4 +91,5 @@ FULL = replace(
     consumed=10_000,
     paced=10_000,
     jobs=5_000,
+    awaited=1_000,
 )

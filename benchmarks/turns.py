@@ -100,9 +100,14 @@ def taking_steps(lab: Lab, *, fsync: bool) -> list[Side]:
     ]
 
 
-def running_jobs(lab: Lab, count: int) -> list[Side]:
-    """Enqueue jobs, and have a process complete them. The cost is that of a job."""
-    return [Side(one.name, lambda _, one=one: one.run_jobs(count)) for one in taking_part(lab, "run_jobs")]
+def taking_many_steps(lab: Lab, *, workflows: int, fsync: bool) -> list[Side]:
+    """Run workflows of durable steps at the same time. The cost is that of a step."""
+    lab = lab.synced() if fsync else lab
+    steps = lab.scale.calls(20)
+    return [
+        Side(one.name, lambda _, one=one: one.run_many_steps(one.new_key("steps"), steps, workflows))
+        for one in taking_part(lab, "run_many_steps")
+    ]
 
 
 # Reading

@@ -11,7 +11,7 @@
 --           queue, its id, and when it was due
 -- Errors    none of its own
 --
--- Only queues with the oldest heads can have one of the oldest workflows. So no more of them are read.
+-- The queues are merged: one is read beyond its head only where its workflows are among the oldest.
 
 --@include numbers
 --@include clock
@@ -22,8 +22,11 @@ local most = tonumber(ARGV[1])
 -- longer by no more than that, and reading all leases would cost more.
 local BEHIND_MS = 1000
 
+-- How many workflows of a queue are read at once, beyond its head.
+local PAGE = 16
+
 local _, ms = now()
-local now_ms, next_due, wrong, ahead, heads = int(ms), nil, {}, {}, {}
+local next_due, wrong, ahead, heads = nil, {}, {}, {}
 local key, place = 1, 1
 while true do
   local queue, queues = unpack(KEYS, key, key + 1)
@@ -39,7 +42,7 @@ while true do
     local head = redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')
     local due = tonumber(head[2])
     if due <= ms then
-      heads[#heads + 1] = {due = due, queue = queue, place = place}
+      heads[#heads + 1] = {due = due, queue = queue, place = place, page = head, at = 1, read = 1}
     elseif due < (next_due or math.huge) then
       next_due = due
     end
@@ -53,18 +56,30 @@ local function is_before(one, other)
   return one.place < other.place
 end
 table.sort(heads, is_before)
+
+-- Go on to the next workflow of a queue. Return whether it is due.
+local function advance(head)
+  head.at = head.at + 2
+  if not head.page[head.at] then
+    head.page = redis.call('ZRANGE', head.queue, head.read, head.read + PAGE - 1, 'WITHSCORES')
+    head.at, head.read = 1, head.read + PAGE
+  end
+  head.due = tonumber(head.page[head.at + 1])
+  return head.due and head.due <= ms
+end
+
 local found = {}
-for number = 1, math.min(most, #heads) do
-  local head = heads[number]
-  local page = redis.call('ZRANGEBYSCORE', head.queue, '-inf', now_ms, 'WITHSCORES', 'LIMIT', 0, most)
-  for of_page = 1, #page, 2 do
-    found[#found + 1] = {due = tonumber(page[of_page + 1]), place = head.place, id = page[of_page]}
+while #found < most and heads[1] do
+  local head = heads[1]
+  found[#found + 1] = {head.place, head.page[head.at], int(head.due)}
+  if advance(head) then
+    local number = 1
+    while heads[number + 1] and is_before(heads[number + 1], head) do
+      heads[number], number = heads[number + 1], number + 1
+    end
+    heads[number] = head
+  else
+    table.remove(heads, 1)
   end
 end
-table.sort(found, is_before)
-local due = {}
-for number = 1, math.min(most, #found) do
-  local one = found[number]
-  due[number] = {one.place, one.id, int(one.due)}
-end
-return {ms, next_due and int(next_due) or '', wrong, ahead, due}
+return {ms, next_due and int(next_due) or '', wrong, ahead, found}

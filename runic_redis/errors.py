@@ -218,7 +218,10 @@ class SnapshotConflict(StoreError):
 
 
 class WorkflowCompleted(StoreError):
-    """The workflow is completed, so it takes no part in queues any more. Nothing was changed."""
+    """The workflow is completed, so it takes no part in queues any more, and reads no messages.
+
+    Nothing was changed. Start another workflow, or append events without a queue.
+    """
 
 
 class WorkflowCancelled(StoreError):

@@ -150,20 +150,21 @@ def kill(server: RunningServer, count: int) -> tuple[Counter[str], int]:
 
 def faults(console: Console, cuts: int, kills: int) -> bool:
     """Run both, and print what became of the groups. Return whether all is well."""
-    table = Table("", "faults", "stored", "rejected", "lost", "parts", "doubled", "unexpected", title="groups")
     fine = True
     ways: list[tuple[str, Callable[..., tuple[Counter[str], int]], int]] = [("cuts", cut, cuts), ("kills", kill, kills)]
+    columns = ("stored", "rejected", "lost", "parts", "doubled", "unexpected")
     for name, way, count in ways:
+        if not count:
+            continue
         with (
             tempfile.TemporaryDirectory() as directory,
             # With everysec, a kill may lose acknowledged commits while the disk is slow.
             running(valkey_program(), Path(directory), "--appendonly", "yes", "--appendfsync", "always") as server,
         ):
             verdict, done = way(server, count)
-        columns = ("stored", "rejected", "lost", "parts", "doubled", "unexpected")
-        table.add_row(name, f"{done:,}", *(f"{verdict[column]:,}" for column in columns))
+        of_groups = ", ".join(f"{verdict[column]:,} {column}" for column in columns)
+        console.print(f"{done:,} {name}; groups: {of_groups}")
         fine = fine and not any(verdict[column] for column in columns[2:])
-    console.print(table)
     return fine
 
 

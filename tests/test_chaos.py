@@ -7,7 +7,9 @@ import pytest
 
 from runic_redis.operations.feed_entries import COMMIT, DELETED, FeedEntry
 from tests.chaos.deliveries import Appended, Delivery, judge_deliveries, judge_feed
+from tests.chaos.grouping import Group, Part, judge_groups
 from tests.chaos.history import Append, Delete, Read, Stored, Verdict, View, judge
+from tests.chaos.lives import Consumed, Life, Sent, judge_lives, judge_messages, waits_of
 from tests.chaos.run import KINDS, Row, run_kind
 
 # The number of faults of each kind: enough to meet each. (120 cuts reach each byte of a reply.)
@@ -35,6 +37,15 @@ FAULTS = {
     "consumers-reshards": 1,
     "projections": 4,
     "projections-failovers": 1,
+    "claims": 4,
+    "claims-load": 2,
+    "claims-failovers": 1,
+    "claims-reshards": 1,
+    "messages": 4,
+    "groups": 100,
+    "groups-kills": 6,
+    "groups-failovers": 1,
+    "groups-reshards": 2,
 }
 
 
@@ -59,8 +70,8 @@ def test_nothing_acknowledged_is_lost_doubled_or_torn(kind: str) -> None:
 
 
 def test_every_kind_is_run() -> None:
-    # "cuts" is the three kinds of cuts in one.
-    assert FAULTS.keys() == KINDS.keys() - {"cuts"}
+    # "cuts" is the three kinds of cuts in one, and "claims-backlog" is "claims-load" with more workflows.
+    assert FAULTS.keys() == KINDS.keys() - {"cuts", "claims-backlog"}
 
 
 def history() -> View:
@@ -314,3 +325,103 @@ def test_a_failover_drops_what_was_delivered_and_not_acknowledged() -> None:
     assert followed.judge().wrong
     deliver_what_is_not_there(followed)
     assert followed.judge(may_go_back=True).wrong
+
+
+@pytest.mark.parametrize(
+    ("events", "is_completed", "found"),
+    [
+        (["start", "done"], True, (0, 0, 0, "")),
+        (["start", "done"], False, (1, 0, 0, "")),
+        (["start"], True, (1, 0, 0, "has the events")),
+        (["start", "done", "done"], True, (0, 1, 0, "")),
+        (["done", "start"], True, (0, 0, 0, "")),
+        (["start", "start", "done"], True, (0, 0, 0, "has the events")),
+    ],
+)
+def test_the_judge_of_lives_finds(events: list[str], is_completed: bool, found: tuple[int, int, int, str]) -> None:
+    lives = {"w": Life(["start", "done"], is_completed=True), "v": Life(events, is_completed)}
+    lost, doubled, torn, wrong = faults_of(judge_lives(["w", "v"], lives))
+    assert (lost, doubled, torn) == found[:3]
+    assert found[3] in wrong
+    assert (found[3] == "") == (wrong == "")
+
+
+def test_the_judge_of_lives_finds_workflows_that_are_gone_or_were_not_started() -> None:
+    verdict = judge_lives(["w"], {"v": Life(["start", "done"], is_completed=True)})
+    assert verdict.lost == 1
+    assert "v was not started" in verdict.wrong[0]
+
+
+def test_waits_end_with_the_first_claim() -> None:
+    due_ms = {"a": 1000, "b": 1000, "c": 3000, "d": 2000}
+    claims = [("a", 1, 2000), ("a", 2, 9000), ("b", 2, 9000), ("c", 1, 3500), ("d", 1, 4500), ("e", 1, 1)]
+    waits = waits_of(due_ms, claims)
+    assert (waits.count, waits.unknown) == (3, 1), "the first claim of b is not known"
+    assert (waits.mean_s, waits.longest_s) == (4 / 3, 2.5)
+    assert waits.overtaken_s == 1.0, "c was claimed before d, and was due a second later"
+    assert waits_of(due_ms, []).count == 0
+
+
+def test_the_judge_of_messages() -> None:
+    sent = [Sent("w", "a", "5-0"), Sent("w", "b", "5-1"), Sent("w", "unknown"), Sent("v", "c", "7-0")]
+    consumed = {"w": [Consumed("a", "5-0"), Consumed("b", "5-1")], "v": [Consumed("c", "7-0")]}
+    assert faults_of(judge_messages(sent, consumed, {"w": 0})) == (0, 0, 0, "")
+    consumed["w"].append(Consumed("unknown", "6-0"))
+    verdict = judge_messages(sent, consumed, {"w": 0})
+    assert faults_of(verdict) == (0, 0, 0, "")
+    assert (verdict.appends, verdict.acknowledged) == (4, 3)
+
+
+@pytest.mark.parametrize(
+    ("consumed", "found"),
+    [
+        ([Consumed("a", "5-0")], (1, 0, "")),
+        ([Consumed("a", "5-0"), Consumed("b", "5-1"), Consumed("b", "5-1")], (0, 1, "")),
+        ([Consumed("a", "5-0"), Consumed("b", "5-1"), Consumed("u", "6-0"), Consumed("u", "6-1")], (0, 1, "")),
+        ([Consumed("a", "5-0"), Consumed("b", "5-9")], (0, 0, "with another id")),
+        ([Consumed("b", "5-1"), Consumed("a", "5-0")], (0, 0, "out of order")),
+        ([Consumed("a", "5-0"), Consumed("b", "5-1"), Consumed("z", "6-0")], (0, 0, "nobody sent it")),
+    ],
+)
+def test_the_judge_of_messages_finds(consumed: list[Consumed], found: tuple[int, int, str]) -> None:
+    sent = [Sent("w", "a", "5-0"), Sent("w", "b", "5-1"), Sent("w", "u")]
+    lost, doubled, _, wrong = faults_of(judge_messages(sent, {"w": consumed}, {"w": 0}))
+    assert (lost, doubled) == found[:2]
+    assert found[2] in wrong
+    assert (found[2] == "") == (wrong == "")
+
+
+def test_the_judge_of_messages_finds_those_that_are_left() -> None:
+    assert "2 messages are left" in judge_messages([], {}, {"w": 2}).wrong[0]
+
+
+def test_the_judge_of_groups() -> None:
+    group = Group("g", {"w": 1, "v": 2}, "acknowledged", {"w": 4, "v": 6})
+    stored = {"w": [Part("g", 1, 4)], "v": [Part("g", 2, 6)]}
+    assert faults_of(judge_groups([group], stored)) == (0, 0, 0, "")
+    for outcome in ("unknown", "refused"):
+        assert faults_of(judge_groups([replace(group, outcome=outcome)], {})) == (0, 0, 0, "")
+    assert faults_of(judge_groups([replace(group, outcome="unknown")], stored)) == (0, 0, 0, "")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "stored", "found"),
+    [
+        ("acknowledged", {}, (2, 0, 0, "at other cursors")),
+        ("acknowledged", {"w": [Part("g", 1, 4)]}, (1, 0, 1, "at other cursors")),
+        ("acknowledged", {"w": [Part("g", 1, 5)], "v": [Part("g", 2, 6)]}, (0, 0, 0, "at other cursors")),
+        ("acknowledged", {"w": [Part("g", 1, 4)] * 2, "v": [Part("g", 2, 6)]}, (0, 1, 0, "")),
+        ("unknown", {"v": [Part("g", 2, 6)]}, (0, 0, 1, "")),
+        ("unknown", {"w": [Part("g", 1, 4)], "v": [Part("g", 1, 5)]}, (0, 0, 1, "")),
+        ("refused", {"w": [Part("g", 1, 4)], "v": [Part("g", 2, 6)]}, (0, 0, 0, "was rejected, and stored")),
+        ("unknown", {"w": [Part("other", 1, 1)]}, (0, 0, 0, "nobody asked for it")),
+    ],
+)
+def test_the_judge_of_groups_finds(
+    outcome: str, stored: dict[str, list[Part]], found: tuple[int, int, int, str]
+) -> None:
+    group = Group("g", {"w": 1, "v": 2}, outcome, {"w": 4, "v": 6})  # type: ignore[arg-type]
+    lost, doubled, torn, wrong = faults_of(judge_groups([group], stored))
+    assert (lost, doubled, torn) == found[:3]
+    assert found[3] in wrong
+    assert (found[3] == "") == (wrong == "")

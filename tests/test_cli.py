@@ -222,7 +222,7 @@ def test_workflows_are_found_by_queue_attribute_time_and_parent(run: Run, shop: 
     assert found("--queue", "orders") == ["order-9", "order-8"]
     assert found("--queue", "orders", "--due", "0s") == found("--due", "0s", "order-9") == ["order-9"]
     assert found("--queue", "orders", "--due", "1d") == []
-    assert found("--attribute", "customer=7") == ["order-9", "order-8"]
+    assert sorted(found("--attribute", "customer=7")) == ["order-8", "order-9"]
     assert found("--attribute", "customer=7", "--attribute", "country=s=e") == ["order-8"]
     assert found("--parent", "basket-1") == ["order-8"]
     assert found("--since", "1h", "--until", "0s", "order-8") == ["order-8"]
@@ -523,7 +523,8 @@ def test_trim_collect_and_delete(run: Run, shop: RedisStore) -> None:
     assert len(run("trim", "--all", "--json").lines) == 4
     unused = shop.put_fact("unused")
     assert run("collect", "--json").lines == [{"removed": 0}]
-    assert run("collect", "--grace", 0, "--json").lines == [{"removed": 1}]
+    # The other one is the fact of a trimmed event.
+    assert run("collect", "--grace", 0, "--json").lines == [{"removed": 2}]
     assert run("facts", unused).status == 1
     unasked = run("delete", "order-1")
     assert (unasked.status, shop.exists("order-1")) == (2, True)

@@ -260,9 +260,9 @@ def test_a_worker_goes_on_where_another_stopped(monkeypatch: pytest.MonkeyPatch,
     def work(store: RedisStore) -> None:
         monkeypatch.setattr(worker, "measure", stop_at(SMALL.paths[-1]))
         with pytest.raises(InterruptedError):
-            worker.work(store, "worker-1")
+            worker.run_worker(store, "worker-1")
         monkeypatch.setattr(worker, "measure", census.measure)
-        worker.work(store, "worker-2")
+        worker.run_worker(store, "worker-2")
         assert store.claim("worker-3") == []
 
     with redis_6_2.client() as client:
@@ -285,11 +285,11 @@ def test_a_worker_that_lost_its_lease_leaves_the_module_to_others(
             monkeypatch.setattr(worker, "measure", census.measure)
             # As if its lease had expired while it measured, and another worker had claimed the module.
             store.release(store.acquire(events.workflow_of(SMALL.name), "worker-1", ttl=30))
-            worker.work(store, "worker-2")
+            worker.run_worker(store, "worker-2")
             return census.measure(path)
 
         monkeypatch.setattr(worker, "measure", measure)
-        worker.work(store, "worker-1")
+        worker.run_worker(store, "worker-1")
 
     status, text = demonstrate(monkeypatch, valkey.url(), work)
     assert status == 0, text
@@ -303,7 +303,7 @@ def test_the_demonstration_fails_when_the_store_differs(monkeypatch: pytest.Monk
         return {**measured, "lines": measured["lines"] + 1}
 
     monkeypatch.setattr(worker, "measure", measure)
-    status, text = demonstrate(monkeypatch, valkey.url(), lambda store: worker.work(store, "worker-1"))
+    status, text = demonstrate(monkeypatch, valkey.url(), lambda store: worker.run_worker(store, "worker-1"))
     assert status == 1
     assert "The store differs from a plain pass over the same files:" in text
     assert "-json: files 3, lines " in text
@@ -317,7 +317,7 @@ def test_the_demonstration_fails_when_a_module_has_no_end(
     def work(store: RedisStore) -> None:
         monkeypatch.setattr(worker, "measure", stop_at(SMALL.paths[-1]))
         with pytest.raises(InterruptedError):
-            worker.work(store, "worker-1")
+            worker.run_worker(store, "worker-1")
 
     status, text = demonstrate(monkeypatch, valkey.url(), work)
     assert status == 1
@@ -328,7 +328,7 @@ def test_the_demonstration_fails_when_a_module_has_no_end(
 def test_the_demonstration_fails_when_no_module_was_taken_over(
     monkeypatch: pytest.MonkeyPatch, valkey: RunningServer
 ) -> None:
-    status, text = demonstrate(monkeypatch, valkey.url(), lambda store: worker.work(store, "worker-1"))
+    status, text = demonstrate(monkeypatch, valkey.url(), lambda store: worker.run_worker(store, "worker-1"))
     assert status == 1
     assert "no worker took over the module of the killed worker" in text
 
@@ -341,6 +341,6 @@ def test_the_demonstration_fails_when_a_worker_recovered_a_wrong_state(
         return events.ModuleClaimed(name, module, files, measured + 1, *rest)
 
     monkeypatch.setattr(worker, "ModuleClaimed", claim)
-    status, text = demonstrate(monkeypatch, valkey.url(), lambda store: worker.work(store, "worker-1"))
+    status, text = demonstrate(monkeypatch, valkey.url(), lambda store: worker.run_worker(store, "worker-1"))
     assert status == 1
     assert "worker-1 recovered another state of json than is stored" in text

@@ -77,10 +77,11 @@ def test_a_retry_in_five_minutes_is_no_busy_loop(valkey: RunningServer, namespac
     with RedisStore.from_url(valkey.url(), namespace=namespace) as store:
         store.append("order-1", [{"placed": True}], queue="orders")
         runs: list[int] = []
-        stop = threading.Event()
+        begun, stop = threading.Event(), threading.Event()
 
         def handle(session: Any) -> None:
             runs.append(session.lease.attempt)
+            begun.set()
             raise ConnectionError("the bank does not answer")
 
         worker = threading.Thread(
@@ -88,6 +89,7 @@ def test_a_retry_in_five_minutes_is_no_busy_loop(valkey: RunningServer, namespac
         )
         worker.start()
         try:
+            assert begun.wait(30)
             with valkey.client() as client:
                 assert store.claim("another", queues=["orders"], wait_s=2) == []
                 calls = client.info("commandstats")["cmdstat_evalsha"]["calls"]

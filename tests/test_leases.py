@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import math
+import random
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -140,6 +142,25 @@ def test_many_of_one_partition_can_be_claimed(valkey: RunningServer, namespace: 
         for number in range(300):
             store.release(store.acquire(f"w-{number}", "me"))
         assert len({lease.workflow_id for lease in store.claim("you", 1000)}) == 300
+
+
+def test_a_claim_takes_those_that_have_been_due_for_longest(valkey: RunningServer, namespace: str) -> None:
+    """One partition has most of the oldest, so that several pages of it are read; others have none that is due."""
+    source, now = random.Random(1), datetime.now(UTC)
+    due: dict[str, int] = {}
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=4) as store:
+        for number in range(300):
+            workflow_id = f"w-{number}"
+            partition = store.context.keys.partition_of(workflow_id)
+            ago = {0: 10_000 + number, 1: source.randrange(1, 20_000), 2: 9_000}.get(partition)
+            if ago is not None:
+                due[workflow_id] = ago
+            at = now - timedelta(milliseconds=ago) if ago is not None else now + timedelta(hours=1)
+            store.append(workflow_id, [{"n": 1}], queue="jobs", due=at)
+        claimed = [lease.workflow_id for lease in store.claim("me", 90, queues=["jobs"])]
+        assert [due[one] for one in claimed] == sorted(due.values(), reverse=True)[:90]
+        claimed += [lease.workflow_id for lease in store.claim("me", 1000, queues=["jobs"])]
+        assert sorted(claimed) == sorted(due)
 
 
 SETS = ("leases", "expiring", "completed")

@@ -23,7 +23,10 @@ from runic_redis import (
     StoreError,
     WorkflowNotFound,
 )
+from runic_redis.context import Context
+from runic_redis.operations import settings
 from runic_redis.operations.namespace import delete_namespace
+from runic_redis.protocol.effects import Command, key_command
 from tests.servers import RunningServer
 from tests.test_verifying import verify
 
@@ -305,6 +308,28 @@ def test_settings_that_are_lost_are_those_of_the_copy(
     for partitions in (256, 2):
         with pytest.raises(ConfigurationError, match="partitions=1"):
             RedisStore.from_url(valkey.url(), namespace=namespace, partitions=partitions)
+
+
+def test_settings_that_are_created_between_two_reads_are_not_lost(
+    store: RedisStore,
+    valkey: RunningServer,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    read = settings._read_settings
+    times: list[Command] = []
+
+    def read_too_early(context: Context) -> list[Command]:
+        first, copy = read(context)
+        times.append(first)
+        return [first if len(times) > 1 else key_command("HMGET", "absent", *settings.SETTINGS), copy]
+
+    monkeypatch.setattr(settings, "_read_settings", read_too_early)
+    with caplog.at_level(logging.WARNING), RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1) as late:
+        late.append("w", [{"n": 5}])
+    assert len(times) == 2
+    assert "are lost" not in caplog.text
 
 
 # Namespaces that were flushed, or deleted, and made again

@@ -7,7 +7,7 @@ import pytest
 
 from runic_redis import DecodeError, RedisStore, WorkflowNotFound
 from runic_redis.admin.verifying import Verifier
-from runic_redis.operations import leasing
+from runic_redis.operations.claiming import Claim
 from runic_redis.protocol.effects import Batch
 from tests.servers import RunningServer
 
@@ -61,7 +61,8 @@ def test_no_write_hides_a_lost_meta_hash(valkey: RunningServer, namespace: str, 
 def test_a_workflow_that_is_deleted_before_it_is_claimed_is_not_taken_for_damaged(store: RedisStore) -> None:
     for workflow_id in ("w", "v"):
         store.release(store.acquire(workflow_id, "another"))
-    operation = leasing.claim(store.context, "me", 10, 30.0)
+    claim = Claim(store.context, "me", 10, queues=["default"], ttl=30.0, max_attempts=None)
+    operation = claim.look()
     looked = next(operation)
     assert isinstance(looked, Batch)
     replies = store._sender.ask(looked)
@@ -72,7 +73,7 @@ def test_a_workflow_that_is_deleted_before_it_is_claimed_is_not_taken_for_damage
     with pytest.raises(StopIteration) as stop:
         for _ in range(20):
             asked = operation.send(store._sender.ask(asked))
-    assert stop.value.value == []
+    assert stop.value.value[0] == []
 
 
 def test_a_lost_partition_fails_only_what_is_made_in_it(valkey: RunningServer, namespace: str) -> None:

@@ -114,6 +114,17 @@ def test_the_least_store_has_no_capabilities() -> None:
         assert can.timers
 
 
+@pytest.mark.parametrize("kind", [LogStore, StreamOnlyStore])
+def test_a_store_without_inboxes_and_timers_says_so(kind: type) -> None:
+    with session(kind(), "w", total, 0) as one:
+        for call in (one.inbox, lambda: one.sleep(1), lambda: one.record(Added(1), consumes="a message")):
+            with pytest.raises(InvalidArgument, match="the store has no"):
+                call()
+        assert (one.state, one.workflow_id, one.lease) == (0, "w", None)
+        one.record(Added(1))
+    assert one.store.load("w") == [Added(1)]
+
+
 def test_a_session_goes_on_where_the_last_one_was(any_store: Any) -> None:
     with session(any_store, "w", total, 0) as first:
         assert (first.state, first.cursor) == (0, 0)

@@ -268,7 +268,10 @@ def test_previews_of_facts_decode_little_and_leave_out_damage(odd: RedisStore) -
 
 @pytest.mark.parametrize(
     ("limits", "query"),
-    [({"_MOST_IDS": 25}, {"containing": "not there"}), ({"_MOST_STATES": 25}, {"state": "completed", "limit": 5})],
+    [
+        ({"_MOST_IDS": 25}, {"containing": "not there"}),
+        ({"_MOST_CHECKED": 25}, {"state": "open", "containing": "not there"}),
+    ],
 )
 def test_a_search_stops_after_so_many_workflows_and_goes_on_from_there(
     odd: RedisStore, valkey: RunningServer, monkeypatch: pytest.MonkeyPatch, limits: dict[str, int], query: Any

@@ -1,6 +1,7 @@
 """`work` and `async_work`: the fate of a workflow whose handler returns, fails, sleeps, is cancelled or overtaken."""
 
 import asyncio
+import inspect
 import itertools
 import logging
 import math
@@ -142,6 +143,21 @@ def test_a_commit_begins_a_new_count_of_attempts(face: Face) -> None:
     assert numbers(face.store) == [0, 1, 2, 3, 4, 5]
     with pytest.raises(StoreError, match="completed"):
         face.store.park("w", "why")
+
+
+def test_an_attempt_that_commits_is_no_last_attempt(face: Face) -> None:
+    start(face)
+    attempts = []
+
+    async def handle(session: Any) -> None:
+        attempts.append(session.lease.attempt)
+        if len(attempts) == 2:
+            await session.record({"n": 1})
+        if len(attempts) < 4:
+            raise ValueError("no")
+
+    face.work(handle, max_attempts=2)
+    assert attempts == [1, 2, 1, 2]
 
 
 def test_some_exceptions_park_the_workflow_at_once(face: Face) -> None:
@@ -623,6 +639,27 @@ def test_so_many_handlers_run_at_the_same_time(face: Face) -> None:
     assert max(most) == 3
 
 
+def test_one_claim_is_made_for_all_that_are_free(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(7):
+        start(face, f"w{number}")
+    limits: list[int] = []
+    claim = face.used.claim
+
+    def counting(owner: str, limit: int, **options: Any) -> Any:
+        limits.append(limit)
+        return claim(owner, limit, **options)
+
+    async def counting_later(owner: str, limit: int, **options: Any) -> Any:
+        return await counting(owner, limit, **options)
+
+    is_sync = isinstance(face.used, RedisStore)
+    monkeypatch.setattr(face.used, "claim", counting if is_sync else counting_later, raising=False)
+    face.work(record, concurrency=4)
+    assert limits[0] == 4
+    assert all(1 <= limit <= 4 for limit in limits)
+    assert all(numbers(face.store, f"w{number}") == [0, 1] for number in range(7))
+
+
 def test_a_worker_claims_from_its_queues_only(face: Face) -> None:
     start(face, "email-1", "emails")
     start(face, "invoice-1", "invoices")
@@ -747,6 +784,7 @@ def test_a_handler_may_complete_or_park_or_delete_its_workflow_itself(face: Face
         {"first_delay": "soon"},
         {"longest_delay": -1},
         {"owner": 7},
+        {"give_up_on": [ValueError]},
     ],
 )
 def test_bad_options_are_rejected(face: Face, options: dict[str, Any]) -> None:
@@ -769,6 +807,13 @@ def test_a_store_and_a_handler_of_the_other_kind_are_named(namespace: str) -> No
             work(object(), print)
         with pytest.raises(InvalidType, match="function"):
             work(store, 7)  # type: ignore[arg-type]
+
+
+def test_both_take_the_same_options() -> None:
+    one, other = (inspect.signature(function).parameters for function in (work, async_work))
+    assert [(name, option.default) for name, option in one.items()] == [
+        (name, option.default) for name, option in other.items()
+    ]
 
 
 def test_a_handler_is_called_like_its_function(namespace: str) -> None:
@@ -809,3 +854,26 @@ def test_a_conflict_leaves_nothing_of_the_state_behind(face: Face) -> None:
             session.record({"n": 1})
         with pytest.raises(StoreError, match="could not persist"):
             session.record({"n": 2})
+
+
+def test_leases_that_nobody_has_taken_are_released(namespace: str) -> None:
+    """The tasks are cancelled by their first handler, when the other leases are claimed and not yet taken."""
+
+    async def play() -> list[Any]:
+        async with AsyncRedisStore.from_url(f"memory://{namespace}", namespace=namespace) as store:
+            for number in range(4):
+                await store.append(f"w{number}", [{"n": 0}], queue="default")
+            claim = store.claim
+
+            async def claim_and_cancel(*args: Any, **options: Any) -> Any:
+                leases = await claim(*args, **options)
+                asyncio.get_running_loop().call_soon(task.cancel)
+                return leases
+
+            store.claim = claim_and_cancel  # type: ignore[method-assign]
+            task = asyncio.create_task(async_work(store, record, concurrency=4))
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            return await claim("another", 9)
+
+    assert len(asyncio.run(play())) >= 3

@@ -11,6 +11,7 @@ from .base import Contender, Missing, Place
 MODULES = {
     "ours_with_feed": "runic-redis",
     "ours": "runic-redis",
+    "ours_with_work": "runic-redis",
     "by_hand": "redis",
     "by_hand_msgspec": "msgspec",
     "sqlite_table": "",

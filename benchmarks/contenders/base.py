@@ -137,6 +137,10 @@ class Contender:
         """Run one workflow of `count` durable steps, one after the other. A step stores the event that it returns."""
         raise NotImplementedError
 
+    def run_many_steps(self, key: str, count: int, workflows: int) -> Turn:
+        """Start workflows of `count` durable steps each, and run them at the same time. The cost is a step's."""
+        raise NotImplementedError
+
     def run_jobs(self, count: int) -> Turn:
         """Enqueue `count` jobs that do nothing, and have a process of one worker complete them. The cost is a job's."""
         raise NotImplementedError

@@ -1,6 +1,7 @@
-"""The process of DBOS: python dbos_worker.py URL [SYNCHRONOUS]. It reads numbers of steps, and writes their seconds.
+"""The process of DBOS: python dbos_worker.py URL [SYNCHRONOUS].
 
-SYNCHRONOUS is the value of SQLite's PRAGMA synchronous.
+It reads a number of steps and of workflows that run at the same time. It writes the seconds of each step of a single
+workflow, or else the seconds of all. SYNCHRONOUS is the value of SQLite's PRAGMA synchronous.
 """
 
 import json
@@ -38,5 +39,12 @@ def work(count: int) -> list[float]:
 DBOS(config={"name": "bench", "system_database_url": url, "run_admin_server": False, "log_level": "ERROR"})
 DBOS.launch()
 for line in sys.stdin:
-    print(json.dumps(work(int(line))), flush=True)
+    count, workflows = map(int, line.split())
+    if workflows == 1:
+        print(json.dumps(work(count)), flush=True)
+        continue
+    began = time.perf_counter()
+    for handle in [DBOS.start_workflow(work, count) for _ in range(workflows)]:
+        handle.get_result()
+    print(json.dumps([time.perf_counter() - began]), flush=True)
 DBOS.destroy()

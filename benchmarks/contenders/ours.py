@@ -13,7 +13,7 @@ from runic_redis import AsyncRedisStore, RedisStore
 
 from ..events import Kind, some_events
 from ..figures import Turn
-from ..measure import one_by_one
+from ..measure import one_by_one, timed
 from .base import Contender
 from .jobs import Jobs
 
@@ -21,6 +21,8 @@ from .jobs import Jobs
 class Ours(Contender):
     name = "runic_redis"
     about = "RedisStore, and AsyncRedisStore from tasks; registered dataclasses, one commit a call, no feed"
+    # Further arguments of the worker that completes jobs.
+    job_arguments: tuple[str, ...] = ()
 
     def open(self) -> None:
         self.store: RedisStore = self.open_store(RedisStore)
@@ -31,7 +33,10 @@ class Ours(Contender):
 
     def open_store(self, kind: type[Any]) -> Any:
         """Open the namespace with one of the two kinds of stores."""
-        return kind.from_url(self.place.server.url, namespace=self.place.server.token, feed=False)
+        return kind.from_url(self.place.server.url, namespace=self.namespace_name(), feed=False)
+
+    def namespace_name(self) -> str:
+        return self.place.server.token
 
     def close(self) -> None:
         if self._jobs is not None:
@@ -70,12 +75,30 @@ class Ours(Contender):
         self.store.release(lease)
         return taken
 
+    def run_many_steps(self, key: str, count: int, workflows: int) -> Turn:
+        self.place.runner.run(self.connect_tasks())
+        store, events = self._task_store, some_events(count)
+        ids = [f"{key}-{number}" for number in range(workflows)]
+
+        async def work(lease: Any) -> None:
+            for event in events:
+                await store.append(lease.workflow_id, [event], lease=lease)
+            await store.complete(lease.workflow_id, lease=lease)
+
+        async def all_of_them() -> None:
+            await asyncio.gather(*(store.append(one, [{"n": 1}], queue="steps") for one in ids))
+            await asyncio.gather(*map(work, await store.claim("bench", workflows, queues=["steps"])))
+
+        seconds = timed(lambda: self.place.runner.run(all_of_them()))
+        return Turn(seconds / count / workflows * 1e6)
+
     def run_jobs(self, count: int) -> Turn:
         if self._jobs is None:
             # Only cases with jobs pay for the start.
             self.place.runner.run(self.connect_tasks())
             program = Path(__file__).with_name("job_worker.py")
-            self._jobs = Jobs(program, (self.place.server.url, self.place.server.token), self._enqueue)
+            arguments = (self.place.server.url, self.namespace_name(), *self.job_arguments)
+            self._jobs = Jobs(program, arguments, self._enqueue)
         return self._jobs.run(count)
 
     def _enqueue(self, count: int) -> None:

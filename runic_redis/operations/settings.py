@@ -57,7 +57,7 @@ def open_namespace(context: Context) -> Operation[None]:
                 f"The settings of the namespace {context.keys.namespace!r}, at the key {key!r}, cannot be read: "
                 f"{reply.text}. Nothing was changed. {advice}"
             )
-    _take_settings(context, found, copy)
+    yield from _take_settings(context, found, copy)
     # From now on, operations rely on the number.
     context.any_partitions = False
     if context.durability != "memory":
@@ -81,7 +81,7 @@ def with_settings(context: Context, operation: Operation[T]) -> Operation[T]:
     """
     try:
         effect = None if context.any_feed else next(operation)
-        _take_settings(context, *(yield from ask_all(_read_settings(context))))
+        yield from _take_settings(context, *(yield from ask_all(_read_settings(context))))
         effect = effect or next(operation)
         while True:
             effect = operation.send((yield effect))
@@ -95,7 +95,10 @@ def _read_settings(context: Context) -> list[Command]:
     return [key_command("HMGET", key, *SETTINGS) for key in (context.keys.config, context.keys.config_copy)]
 
 
-def _take_settings(context: Context, found: list[bytes | None], copy: list[bytes | None]) -> None:
+def _take_settings(context: Context, found: list[bytes | None], copy: list[bytes | None]) -> Operation[None]:
+    if any(copy) and not any(found):
+        # Another store may have created both between the two reads.
+        found, copy = yield from ask_all(_read_settings(context))
     if any(found):
         _check_settings(context, found)
         context.made = True
@@ -119,7 +122,7 @@ def make_namespace(context: Context) -> Operation[None]:
         return
     keys = context.keys
     settings = yield from ask_all(_read_settings(context))
-    _take_settings(context, *settings)
+    yield from _take_settings(context, *settings)
     context.made = False
     for config in (keys.config, keys.config_copy):
         found = yield from ask(make_call(context, config))

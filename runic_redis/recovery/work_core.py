@@ -4,8 +4,9 @@ import logging
 import os
 import platform
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
 from typing import Any
@@ -95,26 +96,54 @@ class WorkCore:
             "wait_s": 0.0 if options.until_idle else _WAIT_S,
         }
         self._until_idle = options.until_idle
+        # The leases that are claimed and wait to be taken; and those of the handlers that run.
+        self._claimed: deque[Any] = deque()
+        self._running: set[Any] = set()
         self._first_delay = check_seconds(options.first_delay, "first_delay")
         self._longest_delay = check_seconds(options.longest_delay, "longest_delay")
-        self._give_up_on = options.give_up_on
+        self._give_up_on = _checked_errors(options.give_up_on)
 
     def loop(self, is_stopping: Callable[[], bool]) -> Steps[None]:
-        """Claim one workflow after the other, and handle each with `run_once`, until the worker is to stop."""
+        """Take one workflow after the other with `take`, and handle each with `run_once`, until the end of the work.
+
+        Each thread or task does this.
+        """
+        while True:
+            lease = yield StoreCall("take")
+            if lease is not None:
+                try:
+                    yield StoreCall("run_once", (lease,))
+                finally:
+                    self._running.discard(lease)
+            elif self._until_idle or is_stopping():
+                return
+
+    def next_lease(self, is_stopping: Callable[[], bool]) -> Steps[Any]:
+        """Return the lease of a workflow to handle; None if there is none. One thread or task calls this at a time.
+
+        It claims for all threads or tasks that have nothing to do: a claim of many costs little more than one of one.
+        """
         failures = 0
-        while not is_stopping():
+        while not self._claimed and not is_stopping():
+            free = self.concurrency - len(self._running)
             try:
-                leases = yield StoreCall("claim", (self._owner, 1), self._claim)
+                self._claimed.extend((yield StoreCall("claim", (self._owner, free), self._claim)))
+                break
             except _PASSING as error:
                 failures += 1
                 _log.warning("Nothing could be claimed; trying again: %s", reason(error))
                 yield Pause(retry_pause_s(failures, _FIRST_PAUSE_S, _LONGEST_PAUSE_S))
-                continue
-            failures = 0
-            if not leases and self._until_idle:
-                return
-            for lease in leases:
-                yield StoreCall("run_once", (lease,))
+        if not self._claimed:
+            return None
+        lease = self._claimed.popleft()
+        self._running.add(lease)
+        return lease
+
+    def release_rest(self) -> Steps[None]:
+        """Release the leases that no thread or task has taken because all have ended."""
+        while self._claimed:
+            with suppress(StoreError):
+                yield StoreCall("release", (self._claimed.popleft(),))
 
     def new_session(self, run: Run) -> SessionCore[Any]:
         """Return the logic of the session that a handler is called with."""
@@ -192,6 +221,16 @@ def _log_run(run: Run, took_s: float) -> None:
         *("The workflow %r, attempt %d, %.3f s: %s%s. %s", *about, run.outcome, due, failure_text(run.error)),
         exc_info=run.error,
     )
+
+
+def _checked_errors(kinds: Any) -> Any:
+    try:
+        isinstance(None, kinds)
+    except TypeError:
+        raise InvalidType(
+            f"give_up_on is an exception class, or a tuple of them, not {short_repr(kinds)}. Nothing was claimed."
+        ) from None
+    return kinds
 
 
 def _check_kind(store: Any, is_async: bool, *, asynchronous: bool) -> None:

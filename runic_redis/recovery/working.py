@@ -22,7 +22,7 @@ class _Workers:
         self._core = core
         self._stop = stop
         self._failure: BaseException | None = None
-        self.claim = store.claim
+        self._turn = threading.Lock()
 
     def run(self) -> None:
         """Work until the threads are to stop, or have nothing to do."""
@@ -35,6 +35,7 @@ class _Workers:
             thread.start()
         for thread in threads:
             thread.join()
+        run_steps(self._core.release_rest(), self._store)
         if self._failure is not None:
             raise self._failure
 
@@ -44,6 +45,11 @@ class _Workers:
         except BaseException as error:
             self._failure = error
             self._stop.set()
+
+    def take(self) -> Any:
+        """Return the lease of a workflow to handle; None if there is none."""
+        with self._turn:
+            return run_steps(self._core.next_lease(self._stop.is_set), self._store)
 
     def run_once(self, lease: Any) -> None:
         """Call the handler for one workflow."""
@@ -71,7 +77,7 @@ class _AsyncWorkers:
         self._store = store
         self._core = core
         self._stop = stop
-        self.claim = store.claim
+        self._turn = asyncio.Lock()
 
     async def run(self) -> None:
         """Work until the tasks are to stop, or have nothing to do."""
@@ -87,8 +93,15 @@ class _AsyncWorkers:
                 task.cancel()
             await asyncio.wait(tasks)
             raise
+        finally:
+            await run_steps_async(self._core.release_rest(), self._store)
         for task in tasks:
             task.result()
+
+    async def take(self) -> Any:
+        """Return the lease of a workflow to handle; None if there is none."""
+        async with self._turn:
+            return await run_steps_async(self._core.next_lease(self._stop.is_set), self._store)
 
     async def run_once(self, lease: Any) -> None:
         """Call the handler for one workflow."""

@@ -44,6 +44,7 @@ from runic_redis.testing.snapshots import SnapshotContract  # noqa: E402
 from runic_redis.testing.streams import StreamContract  # noqa: E402
 from runic_redis.testing.subscriptions import SubscriptionContract  # noqa: E402
 from runic_redis.testing.tails import TailContract  # noqa: E402
+from runic_redis.testing.timers import TimerContract  # noqa: E402
 from runic_redis.testing.workflows import WorkflowContract  # noqa: E402
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "StreamContract",
     "SubscriptionContract",
     "TailContract",
+    "TimerContract",
     "WorkflowContract",
 ]
 
@@ -79,6 +81,7 @@ class StoreContract(
     ReferenceContract,
     LeaseContract,
     MessageContract,
+    TimerContract,
     GroupContract,
     LifetimeContract,
     TailContract,

@@ -174,18 +174,19 @@ class _Crew(Crew):
         return verdict
 
 
-def groups(faults: Kind, *, one_part: bool = False) -> Kind:
+def groups(faults: Kind, *, one_part: bool = False, rest_s: float = 0.005) -> Kind:
     """Append groups while the faults of another kind happen.
 
     Args:
         faults: the other kind.
         one_part: the workflows of a group have the same part in braces, as a cluster requires.
+        rest_s: how long each client rests between two calls.
     """
 
     @contextmanager
     def kind(directory: Path, source: Random) -> Iterator[Rig]:
         def start(seed: str) -> Crew:
-            crew = _Crew(rig, seed, one_part=one_part)
+            crew = _Crew(replace(rig, rest_s=rest_s), seed, one_part=one_part)
             crew.start()
             return crew
 

@@ -29,11 +29,13 @@ __all__ = ["claims", "claims_of_many", "messages"]
 
 _FACES = ("threads", "asyncio")
 _WORKERS = 8
-# How many workflows wait or are leased at any time, how many leases a claim requests, and how long they last.
-_FEW: dict[str, Any] = {"window": 400, "limit": 8, "ttl": 1.0}
-_MANY: dict[str, Any] = {"window": 4_000, "limit": 32, "ttl": 5.0}
-# How often those that start workflows are told to start more.
+# How many workflows wait or are leased at any time; how many leases a claim requests, and how long they last.
+_WINDOW = 400
+_FEW: dict[str, Any] = {"limit": 8, "ttl": 1.0}
+_MANY: dict[str, Any] = {"limit": 32, "ttl": 5.0}
+# How often a process is told to start more workflows, and how many at most.
 _PACE_S = 0.05
+_START_AT_ONCE = 200
 _READ_AT_ONCE = 500
 _SENDERS = 8
 # How long a sender rests between two messages, at most.
@@ -60,23 +62,26 @@ def claims(faults: Kind) -> Kind:
             staff.await_progress()
 
         with faults(directory, source) as rig:
-            yield replace(rig, befall=befall, team=lambda _: _Claiming(rig, directory, **_FEW))
+            yield replace(rig, befall=befall, team=lambda _: _Claiming(rig, directory, _WINDOW, **_FEW))
 
     return kind
 
 
-@contextmanager
-def claims_of_many(directory: Path, source: Random) -> Iterator[Rig]:
-    """Kill a process that claims and completes workflows each second, while there are always many to claim."""
+def claims_of_many(window: int) -> Kind:
+    """Kill a process that claims and completes workflows each second, while so many are always waiting or leased."""
 
-    def befall(staff: Staff) -> None:
-        staff.stopping.wait(1.0)
-        staff.kill_one(source)
+    @contextmanager
+    def kind(directory: Path, source: Random) -> Iterator[Rig]:
+        def befall(staff: Staff) -> None:
+            staff.stopping.wait(1.0)
+            staff.kill_one(source)
 
-    with running(valkey_program(), directory, "--appendonly", "yes") as server:
-        rig = Rig(server.url(), befall, lambda: [server])
-        rig.team = lambda _: _Claiming(rig, directory, **_MANY)
-        yield rig
+        with running(valkey_program(), directory, "--appendonly", "yes") as server:
+            rig = Rig(server.url(), befall, lambda: [server])
+            rig.team = lambda _: _Claiming(rig, directory, window, **_MANY)
+            yield rig
+
+    return kind
 
 
 def messages(faults: Kind) -> Kind:
@@ -139,20 +144,28 @@ class _Claiming(Staff):
         task = _task(rig)
         super().__init__(_Starters(directory, task))
         self._rig = rig
-        self._claimers = _Claimers(directory, {**task, "limit": limit, "ttl": ttl})
         self._window = window
+        # The workers begin when as many workflows wait as they will find from then on.
+        for first in range(0, window, _START_AT_ONCE):
+            self._writers.tell(first // _START_AT_ONCE % len(_FACES), str(min(_START_AT_ONCE, window - first)))
+        wait_until(self._has_window, "the first workflows to be started", limit_s=5 * LIMIT_S)
+        self._claimers = _Claimers(directory, {**task, "limit": limit, "ttl": ttl})
         self._pacing = threading.Thread(target=self._pace)
         self._pacing.start()
 
+    def _has_window(self) -> bool:
+        self._writers.look()
+        return self._writers.count >= self._window
+
     def _pace(self) -> None:
         """Have as many workflows started as are completed."""
-        asked = 0
+        asked = self._window
         for number in itertools.cycle(range(len(_FACES))):
             if self.stopping.wait(_PACE_S):
                 return
             # (The server counts them: a worker can be killed before it records one.)
             completed = _completed(self._rig)
-            wanted = 0 if completed is None else min(self._window - (asked - completed), self._window // 8)
+            wanted = 0 if completed is None else min(self._window - (asked - completed), _START_AT_ONCE)
             if wanted > 0:
                 self._writers.tell(number, str(wanted))
                 asked += wanted
@@ -180,9 +193,15 @@ class _Claiming(Staff):
         self.stopping.set()
         self._pacing.join()
         self._writers.end()
-        count = len(self._writers.started)
+        count, before = len(self._writers.started), -1
         with contextlib.suppress(AssertionError):  # the judge finds those that are not
-            wait_until(lambda: _completed(self._rig) == count, "the last workflows to be completed", limit_s=LIMIT_S)
+            while before != count:
+                before = _completed(self._rig) or 0
+                wait_until(
+                    lambda before=before: before == count or (_completed(self._rig) or 0) > before,
+                    "the last workflows to be completed",
+                    limit_s=LIMIT_S,
+                )
         self._claimers.end()
         ends_ms = sorted(at_ms for _, _, at_ms in self._claimers.claimed)
         self.longest_outage_s = max((later - one for one, later in itertools.pairwise(ends_ms)), default=0) / 1000

@@ -10,6 +10,7 @@ import logging
 import os
 import random
 import sys
+from contextlib import suppress
 from typing import Any
 
 from runic_redis import RedisStore, StoreUnavailable
@@ -20,6 +21,12 @@ from tests.chaos.writing_worker import end_of_input
 _DEADLINE_S = 0.3
 
 
+def _opened(task: dict[str, Any]) -> RedisStore:
+    while True:
+        with suppress(StoreUnavailable):
+            return RedisStore.from_url(task["url"], deadline_s=_DEADLINE_S, **options_of(task))
+
+
 def main(task: dict[str, Any]) -> None:
     """Send as the task says until the standard input ends."""
     over = end_of_input()
@@ -28,7 +35,7 @@ def main(task: dict[str, Any]) -> None:
     record = os.open(task["record"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     source = random.Random(task["seed"])
     names = (f"{task['seed']}.{number}" for number in itertools.count())
-    with RedisStore.from_url(task["url"], deadline_s=_DEADLINE_S, **options_of(task)) as store:
+    with _opened(task) as store:
         while not over.wait(task["rest_s"] * source.random()):
             workflow_id, name = source.choice(task["workflows"]), next(names)
             message_id = source.choice([None, f"id of {name}"])
