@@ -106,13 +106,10 @@ local function note_id(entry_id)
   if redis.call('HSET', messages, field, value) == 1 then redis.call('HINCRBY', meta_key, 'messages', 1) end
 end
 
--- Make the workflow due now; a leased one, once the lease is released.
+-- Make the workflow due now; a leased one, once the lease is released. Its holder may release it after its end, too.
 local function wake()
-  if meta[5] or not meta[6] then return end
-  if ends > ms and ends - ms <= lasts then
-    redis.call('HSET', meta_key, 'woken', '1')
-    return
-  end
+  if meta[7] then redis.call('HSET', meta_key, 'woken', '1') end
+  if meta[5] or not meta[6] or (ends > ms and ends - ms <= lasts) then return end
   local due = redis.call('ZSCORE', queue, workflow)
   if due and due ~= 'inf' and tonumber(due) <= ms then return end
   put_in_queue(queues, queue, workflow, int(ms))

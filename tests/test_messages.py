@@ -350,6 +350,21 @@ def test_a_message_that_came_before_the_workflow_is_put_in_a_queue_wakes_it(stor
     assert {lease.workflow_id for lease in claimed} == {"new", "parked", "put off"}
 
 
+@pytest.mark.parametrize("is_parked", [False, True])
+def test_a_message_after_a_lease_has_ended_is_not_slept_through(store: RedisStore, *, is_parked: bool) -> None:
+    store.append("w", numbered(1), queue="default")
+    if is_parked:
+        store.park("w", "a test")
+    lease = store.acquire("w", "a", ttl=30 if is_parked else 0.001)
+    wait_until(lambda: is_parked or store.count(state="leased") == 0, "the end of the lease")
+    assert store.inbox("w") == []
+    store.send("w", {"n": 1})
+    store.unpark("w", due=math.inf)
+    store.renew(lease)
+    store.release(lease, due=math.inf)
+    assert [one.workflow_id for one in store.claim("b")] == ["w"]
+
+
 def test_a_message_that_the_commit_consumes_does_not_wake(store: RedisStore) -> None:
     store.send("w", {"n": 1}, missing="keep")
     store.append("w", numbered(1), queue="q", due=math.inf, consumes=store.inbox("w"))
