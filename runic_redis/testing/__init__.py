@@ -38,6 +38,7 @@ from runic_redis.testing.logs import LogContract  # noqa: E402
 from runic_redis.testing.messages import MessageContract  # noqa: E402
 from runic_redis.testing.projection_runners import ProjectionRunnerContract  # noqa: E402
 from runic_redis.testing.projections import ProjectionContract  # noqa: E402
+from runic_redis.testing.queues import QueueContract  # noqa: E402
 from runic_redis.testing.reading_many import ReadManyContract  # noqa: E402
 from runic_redis.testing.references import ReferenceContract  # noqa: E402
 from runic_redis.testing.snapshots import SnapshotContract  # noqa: E402
@@ -60,6 +61,7 @@ __all__ = [
     "MessageContract",
     "ProjectionContract",
     "ProjectionRunnerContract",
+    "QueueContract",
     "ReadManyContract",
     "ReferenceContract",
     "SnapshotContract",
@@ -80,6 +82,7 @@ class StoreContract(
     FactContract,
     ReferenceContract,
     LeaseContract,
+    QueueContract,
     MessageContract,
     TimerContract,
     GroupContract,
