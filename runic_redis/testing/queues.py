@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -169,15 +170,13 @@ class QueueContract(Contract):
         store.append("w", numbered(1), queue="orders")
         (lease,) = store.claim("me", queues=ORDERS)
         times = (-1, math.nan, -math.inf, "5", True, datetime(2030, 1, 1), timedelta(1))
+        append = partial(store.append, "w", numbered(1))
         calls: dict[str, Callable[[], Any]] = {
-            **{
-                f"queue {name!r}": lambda name=name: store.append("w", numbered(1), queue=name)
-                for name in ("", "a b", "x" * 129, 5, b"q")
-            },
-            **{f"due {due!r}": lambda due=due: store.append("w", numbered(1), queue="q", due=due) for due in times},
-            **{f"released {due!r}": lambda due=due: store.release(lease, due=due) for due in times},
-            **{f"unparked {due!r}": lambda due=due: store.unpark("w", due=due) for due in times},
-            **{f"reason {one!r}": lambda one=one: store.park("w", one) for one in ("", "x" * 5000, None, 5)},
+            **{f"queue {name!r}": partial(append, queue=name) for name in ("", "a b", "x" * 129, 5, b"q")},
+            **{f"due {due!r}": partial(append, queue="q", due=due) for due in times},
+            **{f"released {due!r}": partial(store.release, lease, due=due) for due in times},
+            **{f"unparked {due!r}": partial(store.unpark, "w", due=due) for due in times},
+            **{f"reason {one!r}": partial(store.park, "w", one) for one in ("", "x" * 5000, None, 5)},
             "a time and no queue": lambda: store.append("w", numbered(1), due=5),
             "a queue and no events": lambda: store.append("w", [], queue="q"),
             "queues in text": lambda: store.claim("me", queues="orders"),
