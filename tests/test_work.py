@@ -14,6 +14,7 @@ import pytest
 
 from runic_redis import (
     AsyncRedisStore,
+    AsyncSession,
     ConfigurationError,
     CursorConflict,
     InvalidArgument,
@@ -383,6 +384,39 @@ def test_a_sleep_without_end_ends_with_a_message(face: Face) -> None:
     face.store.send("w", {"pay": 1})
     face.work(handle)
     assert numbers(face.store) == [0, "answer"]
+
+
+def test_a_handler_that_awaits_a_cancelled_task_has_failed(namespace: str) -> None:
+    async def handle(session: AsyncSession[Any]) -> None:
+        if session.workflow_id == "bad":
+            task = asyncio.create_task(asyncio.sleep(30))
+            task.cancel()
+            await task
+
+    async def run() -> None:
+        async with AsyncRedisStore.from_url(f"memory://{namespace}", namespace=namespace) as store:
+            await store.append("bad", [{"n": 0}], queue="q")
+            await store.append("good", [{"n": 0}], queue="q")
+            await async_work(store, handle, queues=["q"], max_attempts=1, until_idle=True)
+            assert [one async for one in store.list(state="parked")] == ["bad"]
+            assert [one async for one in store.list(state="completed")] == ["good"]
+
+    asyncio.run(run())
+
+
+def test_a_session_can_sleep_in_a_group_of_tasks(namespace: str) -> None:
+    async def handle(session: AsyncSession[Any]) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(session.sleep(1000))
+
+    async def run() -> None:
+        async with AsyncRedisStore.from_url(f"memory://{namespace}", namespace=namespace) as store:
+            await store.append("w", [{"n": 0}], queue="q")
+            await async_work(store, handle, queues=["q"], until_idle=True)
+            assert [one async for one in store.list(state="waiting")] == ["w"]
+            assert await store.timer("w") is not None
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("bad", [5, None, "x" * 129, "two\nlines", "\ud800"])
@@ -802,7 +836,7 @@ def test_a_store_and_a_handler_of_the_other_kind_are_named(namespace: str) -> No
         with pytest.raises(InvalidType, match="Use work"):
             asyncio.run(async_work(store, fail, until_idle=True))
         with pytest.raises(InvalidType, match="Use async_work"):
-            work(AsyncRedisStore.from_url(url, namespace=namespace), print, until_idle=True)
+            work(AsyncRedisStore.from_url(f"memory://{namespace}", namespace=namespace), print, until_idle=True)
         with pytest.raises(InvalidType, match="queues"):
             work(object(), print)
         with pytest.raises(InvalidType, match="function"):

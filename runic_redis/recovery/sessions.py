@@ -188,10 +188,12 @@ class AsyncSession(_Face[State]):
         await self._run(self._core.recover())
         return self
 
-    async def __aexit__(self, kind: object, *_: object) -> bool:
+    async def __aexit__(self, kind: object, error: BaseException | None, _: object) -> bool:
         if kind is None:
             await self._run(self._core.leave())
         self._core.over = True  # after an error without waiting, even if another task waits for the server
+        if isinstance(error, BaseExceptionGroup):  # a TaskGroup, one of whose tasks has called `sleep`
+            return self._core.is_asleep and error.split(Asleep)[1] is None
         return kind is Asleep and self._core.is_asleep
 
     async def record(self, *events: Any, consumes: Any = None) -> None:

@@ -117,9 +117,21 @@ class _AsyncWorkers:
                                 await session.complete()
                         except Exception as raised:
                             error = raised
+                        except asyncio.CancelledError as raised:
+                            error = _cancelled_inside(raised)
                         await run_steps_async(core.settle(run, one, error), self._store)
             except StoreError as error:
                 note_unreleased(run, error)
+
+
+def _cancelled_inside(cancelled: asyncio.CancelledError) -> Exception:
+    """Return the failure of a handler that has awaited something cancelled; raise the error if the worker was."""
+    task = asyncio.current_task()
+    if task is None or task.cancelling():
+        raise cancelled
+    failure = RuntimeError("The handler awaited a task that was cancelled, and did not catch asyncio.CancelledError.")
+    failure.__cause__ = cancelled
+    return failure
 
 
 @contextmanager
