@@ -818,6 +818,7 @@ def test_a_handler_may_complete_or_park_or_delete_its_workflow_itself(face: Face
         {"first_delay": "soon"},
         {"longest_delay": -1},
         {"owner": 7},
+        {"owner": ""},
         {"give_up_on": [ValueError]},
     ],
 )

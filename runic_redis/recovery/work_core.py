@@ -87,7 +87,8 @@ class WorkCore:
         if not self.concurrency:
             raise InvalidArgument("concurrency is 0, so nothing would be done; nothing was claimed.")
         self._store = store
-        self._owner = check_owner(options.owner or f"{platform.node()}:{os.getpid()}:{os.urandom(4).hex()}")
+        own_name = f"{platform.node()}:{os.getpid()}:{os.urandom(4).hex()}"
+        self._owner = check_owner(own_name if options.owner is None else options.owner)
         self._max_attempts = options.max_attempts
         self._claim = {
             "queues": check_queues(options.queues),
