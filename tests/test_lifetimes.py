@@ -23,8 +23,9 @@ from runic_redis import (
     SnapshotNotFound,
     WorkflowNotFound,
 )
-from runic_redis.admin.describing import count_states, describe_one
+from runic_redis.admin.describing import describe_one
 from runic_redis.operations import ending
+from runic_redis.operations.counting import count_states
 from runic_redis.protocol.effects import Batch, Command, key_command
 from runic_redis.protocol.refusals import ask
 from tests.clocks import shifted
