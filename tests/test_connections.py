@@ -204,7 +204,7 @@ TTL_S = 0.9
 def test_a_heartbeat_renews_no_more_than_three_times_in_a_leases_time() -> None:
     store = Renewals()
     began_s = time.monotonic()
-    with HeldLease("w", "me", 1, TTL_S, store):
+    with HeldLease("w", "me", 1, TTL_S, _store=store):
         assert store.times_s.get() - began_s >= TTL_S / 3
 
 
@@ -212,7 +212,7 @@ def test_for_asyncio_a_heartbeat_renews_no_more_than_three_times_in_a_leases_tim
     async def main() -> None:
         store = AsyncRenewals()
         began_s = time.monotonic()
-        async with AsyncHeldLease("w", "me", 1, TTL_S, store):
+        async with AsyncHeldLease("w", "me", 1, TTL_S, _store=store):
             while store.times_s.empty():
                 await asyncio.sleep(0.01)
         # (The loop's clock may be a little coarser.)

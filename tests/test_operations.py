@@ -435,15 +435,18 @@ def test_damaged_settings_are_named_in_short(context: Context, bad: bytes | None
         play(open_namespace(context), [[b"redis_version:7.0.0", [b"2", bad, b"0"], NO_SETTINGS, HAS_SCRIPTS]])
     assert len(str(caught.value)) < 500
     with pytest.raises(ConfigurationError, match="are damaged"):
-        play(open_namespace(context), [[b"redis_version:7.0.0", NO_SETTINGS, [b"2", bad, b"0"], HAS_SCRIPTS]])
+        copied = [NO_SETTINGS, [b"2", bad, b"0"]]
+        play(open_namespace(context), [[b"redis_version:7.0.0", *copied, HAS_SCRIPTS], copied])
 
 
 def test_lost_settings_are_taken_from_their_copy(context: Context) -> None:
     context.made = False
-    play(open_namespace(context), [[b"redis_version:7.0.0", NO_SETTINGS, [b"2", b"4", b"0"], HAS_SCRIPTS]])
+    copied = [NO_SETTINGS, [b"2", b"4", b"0"]]
+    play(open_namespace(context), [[b"redis_version:7.0.0", *copied, HAS_SCRIPTS], copied])
     assert not context.made, "the first write restores them"
     with pytest.raises(ConfigurationError, match="partitions=8"):
-        play(open_namespace(context), [[b"redis_version:7.0.0", NO_SETTINGS, [b"2", b"8", b"0"], HAS_SCRIPTS]])
+        copied = [NO_SETTINGS, [b"2", b"8", b"0"]]
+        play(open_namespace(context), [[b"redis_version:7.0.0", *copied, HAS_SCRIPTS], copied])
 
 
 def test_a_version_that_is_no_number_is_passed_over(context: Context) -> None:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import redis.asyncio
 from runic_redis import AsyncRedisStore, ConfigurationError, RedisStore, StoreUnavailable
 from runic_redis.drivers import connect, sync, sync_connections, sync_reads
 from runic_redis.drivers.redis_py import now_s
-from runic_redis.operations.leasing import claim
+from runic_redis.operations.claiming import Claim
 from runic_redis.protocol.effects import Batch, Command, Unanswered
 from runic_redis.protocol.queue import Queue
 from runic_redis.protocol.rounds import Ticket
@@ -241,32 +242,27 @@ def store_answers(store: RedisStore, commands: list[Command]) -> list[Any]:
 def test_a_node_that_is_gone_keeps_nobody_from_what_others_have_left(store: RedisStore) -> None:
     for workflow_id in ("order-1", "order-2"):
         store.release(store.acquire(workflow_id, "me"))
-    operation = claim(store.context, "worker", 10, 30.0)
+    context = store.context
+    context.slots_matter = True  # as in a cluster: each partition is asked by itself
+    claim = partial(Claim, context, "worker", 10, queues=["default"], ttl=30.0, max_attempts=None)
     gone = Unanswered("gone", 30.0, unsure=False)
-    counted = store._sender.ask(next(operation))
-    mine = store.context.keys.workflow("order-1")
-    reading = operation.send([reply if reply[1] else gone for reply in counted])
-    assert 2 <= len(reading.commands) <= 3, "the time, and the partitions that count some"
-    acquiring = operation.send(store._sender.ask(reading))
-    while not acquiring.commands:
-        acquiring = operation.send([])
-    tokens = store._sender.ask(acquiring)
-    lost = [
-        gone if call.keys[0] == mine.meta else token for call, token in zip(acquiring.commands, tokens, strict=True)
-    ]
+    lost, other = (context.keys.partition_of(workflow_id) for workflow_id in ("order-1", "order-2"))
+    assert lost != other
+
+    operation = claim().look()
+    found = store._sender.ask(next(operation))
+    found[lost] = gone
+    leasing = operation.send(found)
+    assert len(leasing.commands) == 1
     with pytest.raises(StopIteration) as ended:
-        operation.send(lost)
-        while True:
-            operation.send([])
-    assert [workflow_id for workflow_id, _ in ended.value.value] == ["order-2"]
-    alone = claim(store.context, "worker", 10, 30.0)
-    counted = store._sender.ask(next(alone))
+        operation.send(store._sender.ask(leasing))
+    claimed, _ = ended.value.value
+    assert [one.workflow_id for one in claimed] == ["order-2"]
+
+    alone = claim().look()
     with pytest.raises(StoreUnavailable):
-        alone.send([gone] * len(counted))
-    alone = claim(store.context, "worker", 10, 30.0)
-    reading = alone.send(store._sender.ask(next(alone)))
-    clock, *looked = store._sender.ask(reading)
+        alone.send([gone] * len(next(alone).commands))
+    alone = claim().look()
+    leasing = alone.send(store._sender.ask(next(alone)))
     with pytest.raises(StoreUnavailable):
-        alone.send([clock, *[gone] * len(looked)])
-        while True:
-            alone.send([])
+        alone.send([gone] * len(leasing.commands))

@@ -22,7 +22,7 @@ local function scan_more(w, scan)
   end
   entries_left = entries_left - #page
   scan.is_done = #page < count
-  scan.count = math.min(256, 16 * scan.count)
+  scan.count = 256
 end
 
 -- Return the cursor of a commit among the entries after `floor`, the ID of an entry that the workflow had before the
@@ -30,7 +30,7 @@ end
 local function find_commit(w, commit_id, floor)
   local scan = scans[w.events]
   if not scan then
-    scan = {cursors = {}, ids = {}, upper = '+', count = 1}
+    scan = {cursors = {}, ids = {}, upper = '+', count = 16}
     scans[w.events] = scan
   end
   while not (scan.cursors[commit_id] or scan.ids[floor] or scan.is_done) do

@@ -173,11 +173,13 @@ def _left_behind(server: RunningServer) -> list[str]:
     with server.client() as client:
         keys = [key for key in client.scan_iter(match=f"*{NAMESPACE}*") if b"config" not in key]
         states = [key for key in keys if b":partition:" in key]
-        counts = {key: client.hmget(key, "workflows", "unfinished") for key in states}
+        counts = {key: client.hmget(key, "workflows", "parked", "completed") for key in states}
+        # The hash of the queues keeps the time of the last lease.
+        queues = {key: client.hgetall(key) for key in keys if key.endswith(b":queues")}
     wrong = [
         f"{key!r} counts {found}, though all workflows were deleted"
         for key, found in counts.items()
         if any(int(count or 0) for count in found)
     ]
-    left = [key for key in keys if key not in states]
+    left = [key for key in keys if key not in states and queues.get(key, {}).keys() != {b"leased at"}]
     return wrong + ([f"keys left, though all workflows were deleted: {left[:5]}"] if left else [])
