@@ -32,7 +32,7 @@ def count(state: int, event: Step | Finished) -> int:
 
 def work(store: RedisStore, owner: str) -> None:
     while True:
-        for lease in store.claim(owner, 1, ttl=TTL_S):
+        for lease in store.claim(owner, 1, ttl=TTL_S, wait_s=1.0):
             print("took", lease.workflow_id, flush=True)
             try:
                 with lease, session(store, lease.workflow_id, count, 0, lease=lease) as one:
