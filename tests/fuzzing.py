@@ -330,7 +330,7 @@ def _reply_of_script(command: Command, source: Source) -> Any:
     if source.left and source.number(3) == 0:
         return _refusal(command, REFUSALS.get(name, ()), source)
     if name == "make_namespace":
-        return [b"2", b"1"] if source.number(4) else [source.text(), source.text()]
+        return [b"2", b"1", b"0"] if source.number(4) else [source.text(), source.text(), source.text()]
     if name == "import_begin":
         return [source.nil_or_text(), source.nil_or_text()]
     if name in STRUCTURED:

@@ -282,7 +282,8 @@ def test_every_write_says_that_it_was_not_confirmed(pair: Pair, namespace: str, 
 def test_more_replicas_than_there_are_confirm_nothing(pair: Pair, namespace: str) -> None:
     with (
         RedisStore.from_url(pair.primary.url(), namespace=namespace, durability=replicated(1)) as patient,
-        RedisStore.from_url(pair.primary.url(), namespace=namespace, deadline_s=0.1) as store,
+        # The one replica has this time to report.
+        RedisStore.from_url(pair.primary.url(), namespace=namespace, deadline_s=2.0) as store,
     ):
         patient.append("v", numbered(1))  # after this, the replica follows and has reported so
         with pytest.raises(DurabilityError, match="1 of 2 replicas"):

@@ -5,7 +5,7 @@ local MOST_SCANNED, MOST_SCANNED_BYTES = 8192, 8388608
 
 -- The scans through the entries of each workflow, newest first: the cursors of the commits by id, and the entries'
 -- IDs.
-local scans = {}
+local scans, begun = {}, 0
 local entries_left, bytes_left = MOST_SCANNED, MOST_SCANNED_BYTES
 
 -- Scan the next entries of the workflow.
@@ -22,7 +22,7 @@ local function scan_more(w, scan)
   end
   entries_left = entries_left - #page
   scan.is_done = #page < count
-  scan.count = 256
+  scan.count = scan.count == 1 and 16 or 256
 end
 
 -- Return the cursor of a commit among the entries after `floor`, the ID of an entry that the workflow had before the
@@ -30,7 +30,9 @@ end
 local function find_commit(w, commit_id, floor)
   local scan = scans[w.events]
   if not scan then
-    scan = {cursors = {}, ids = {}, upper = '+', count = 16}
+    -- With many workflows, the first pages of all must fit into the bound.
+    begun = begun + 1
+    scan = {cursors = {}, ids = {}, upper = '+', count = begun <= 256 and 16 or 1}
     scans[w.events] = scan
   end
   while not (scan.cursors[commit_id] or scan.ids[floor] or scan.is_done) do
