@@ -120,11 +120,6 @@ class Keys:
         """Return the key of one partition's parked workflows, by the time of that."""
         return f"{{{self.namespace}:{partition}}}:parked"
 
-    @property
-    def due_channel(self) -> str:
-        """The channel on which scripts tell that a workflow of a queue is due."""
-        return f"{{{self.namespace}}}:due"
-
     def expiring(self, partition: int) -> str:
         """Return the key of one partition's workflows that expire, by the time of that."""
         return f"{{{self.namespace}:{partition}}}:expiring"
