@@ -25,7 +25,6 @@
 --@include meta
 --@include partition
 --@include index
---@include members
 --@include feed
 --@include calls
 --@include replies
