@@ -242,11 +242,14 @@ class Waiters:
         self._other = open_store("sync", url.partition("&username")[0], namespace)
 
     def look(self) -> Operation[tuple[list[bytes], float | None]]:
-        self.looks += 1
         error, self.error = self.error, None
-        if error is not None:
-            raise error
-        found = yield from ask(key_command("LPOP", self.key))
+        try:
+            if error is not None:
+                raise error
+            found = yield from ask(key_command("LPOP", self.key))
+        finally:
+            # A look counts once it has its reply: `settle` waits for that.
+            self.looks += 1
         return [] if found is None else [found], None
 
     def wait(self, wait_s: float = LONG_S, *queues: str) -> "Future[list[bytes]]":
