@@ -5,7 +5,7 @@
 -- ARGV[1]  the fact's hash
 -- ARGV[2]  a fact that was written before this time is deleted (Unix microseconds)
 -- Reply    integer: 1 if it was deleted, 0 if it stays or there is none
--- Errors   none of its own
+-- Errors   none
 
 local bucket, times = KEYS[1], KEYS[2]
 local hash, before = ARGV[1], tonumber(ARGV[2])

@@ -4,7 +4,7 @@
 -- KEYS[2…] the others: index, leases, parked, expiring, completed, partition, and feed if the namespace has one; and
 --          each queue
 -- Reply    array: the names of queues whose keys are missing in this call, and then nothing was deleted; or empty
--- Errors   none of its own
+-- Errors   none
 
 local queues = KEYS[1]
 

@@ -9,7 +9,7 @@
 --           which of its keys holds a foreign value, 'queue' or 'queues'; an array of the places of queues in whose
 --           partition a lease was given later than now; and an array of the workflows, each as the place of its
 --           queue, its id, and when it was due
--- Errors    none of its own
+-- Errors    none
 --
 -- The queues are merged: one is read beyond its head only where its workflows are among the oldest.
 

@@ -12,7 +12,7 @@
 -- ARGV[1]  id of this import
 -- ARGV[2]  how many milliseconds the gathered keys are kept if the import does not go on
 -- Reply    array, of the workflow that exists: when it was created, and its cursor
--- Errors   none of its own
+-- Errors   none
 
 local entries, snapshot, log, commits, refs = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local inbox, messages, gathered, meta_key = KEYS[6], KEYS[7], KEYS[8], KEYS[9]

@@ -7,7 +7,7 @@
 -- ARGV[3]  consumer, '<id>-<ttl in ms>'
 -- ARGV[4]  for how many milliseconds it stays alive; '' to remove it
 -- Reply    array: the settings that hold, and how many consumers are alive
--- Errors   none of its own
+-- Errors   none
 --
 -- A consumer with more time left than its full time was counted before the clock was set back: it is over.
 

@@ -6,7 +6,7 @@
 -- ARGV[3]  feed        '1' if it has a feed, '0' if not
 -- ARGV[4]  feed_days   for how many days the feed keeps its entries, or '' to keep all
 -- Reply    array: format, partitions, feed
--- Errors   none of its own
+-- Errors   none
 
 --@include numbers
 --@include clock

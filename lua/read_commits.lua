@@ -11,7 +11,7 @@
 --           of each of them its ID, the name of its field, and the value. Then for each commit: the header, the
 --           payload and the metadata ('' for none) of its entry; for a commit with another number of entries, first
 --           that number, and then also the ID of each. It is 0 if the commit's last entry is not in the stream
--- Errors    none of its own
+-- Errors    none
 --
 -- The reply is flat, because each array in a reply costs the reader more than the data in it.
 

@@ -4,7 +4,7 @@
 -- KEYS[2]  projection  hash of a version that is built beside it, with the same fields
 -- ARGV[1]  fencing token
 -- Reply    integer: 1, or 0 if the lease was lost or released before
--- Errors   none of its own
+-- Errors   none
 
 --@include numbers
 

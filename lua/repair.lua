@@ -30,7 +30,7 @@
 --          commits                                   a cursor, a space, and a commit id to add
 --          messages                                  the ID of an entry, a space, and a message id to add
 -- Reply    integer: 1 if it was repaired, 0 if the workflow has changed
--- Errors   none of its own
+-- Errors   none
 --
 -- A workflow that was lost from a sorted set is still counted. A workflow that was added to one by hand never was. So
 -- the partition's count changes only where it would differ from the set otherwise.

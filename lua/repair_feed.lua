@@ -7,7 +7,7 @@
 -- ARGV[2]  its new value, '<position>-<ms>': the entries up to that position are deleted; or '' to begin again
 -- ARGV[3]  the highest position that a subscription has stored
 -- Reply    integer: 1 if it was repaired, 0 if not
--- Errors   none of its own
+-- Errors   none
 
 --@include numbers
 --@include clock

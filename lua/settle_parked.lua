@@ -5,7 +5,7 @@
 -- ARGV[1]   'replay' or 'drop'
 -- ARGV[2…]  places of the commits
 -- Reply     integer: how many of them were parked
--- Errors    none of its own
+-- Errors    none
 --
 -- The text of a commit ends with its state. A waiting one is delivered as soon as no commit of its workflow is parked.
 

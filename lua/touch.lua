@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  touch  a key that never holds anything
 -- Reply    nil
--- Errors   none of its own
+-- Errors   none
 
 local key = KEYS[1]
 

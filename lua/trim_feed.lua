@@ -6,7 +6,7 @@
 -- ARGV[2]  how many entries to keep at least
 -- ARGV[3]  how many entries to trim at most
 -- Reply    integer: how many entries were trimmed
--- Errors   none of its own
+-- Errors   none
 
 local feed, partition = KEYS[1], KEYS[2]
 local upto, keep, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])

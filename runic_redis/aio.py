@@ -13,7 +13,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, Literal, NoReturn, Self, TypeVar
 
-from runic_redis.arguments import DEFAULT_QUEUE, check_deadline, check_seconds, check_workflow_id
+from runic_redis.arguments import DEFAULT_QUEUE, check_deadline, check_workflow_id
 from runic_redis.codec import EncodedEvents, EncodedState
 from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.aio import Sender, run, run_within
@@ -65,7 +65,6 @@ from runic_redis.operations.records import Record
 from runic_redis.operations.states import State
 from runic_redis.operations.subscriptions import SubscriptionStatus
 from runic_redis.operations.timers import Timer
-from runic_redis.operations.waiting import wait_for_due
 from runic_redis.positions import Positions
 from runic_redis.protocol.effects import Operation
 from runic_redis.subscriptions import AsyncSubscription
@@ -658,9 +657,10 @@ class AsyncRedisStore:
 
         See `RedisStore.claim`.
         """
-        claim = claiming.Claim(self.context, owner, limit, queues=queues, ttl=ttl, max_attempts=max_attempts)
-        looks = wait_for_due(self.context, claim.queues, check_seconds(wait_s, "wait_s"), claim.look)
-        claimed = await self.run(looks, "claim")
+        claim = claiming.Claim(
+            self.context, owner, limit, queues=queues, ttl=ttl, wait_s=wait_s, max_attempts=max_attempts
+        )
+        claimed = await self.run(claim.run(), "claim")
         return [
             self._held(Lease(one.workflow_id, owner, one.token, float(ttl), one.queue, one.attempt)) for one in claimed
         ]

@@ -11,7 +11,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, Literal, NoReturn, Self, TypeVar
 
-from runic_redis.arguments import DEFAULT_QUEUE, check_deadline, check_seconds, check_workflow_id
+from runic_redis.arguments import DEFAULT_QUEUE, check_deadline, check_workflow_id
 from runic_redis.codec import EncodedEvents, EncodedState
 from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.connect import SYNC, Connected, connect_client, connect_url
@@ -62,7 +62,6 @@ from runic_redis.operations.records import Record
 from runic_redis.operations.states import State
 from runic_redis.operations.subscriptions import SubscriptionStatus
 from runic_redis.operations.timers import Timer
-from runic_redis.operations.waiting import wait_for_due
 from runic_redis.positions import Positions
 from runic_redis.protocol.effects import Operation
 from runic_redis.subscriptions import Subscription
@@ -920,9 +919,10 @@ class RedisStore:
             The leases; an empty list if there is nothing to claim. `Lease.attempt` counts the claims since the last
             commit under a lease.
         """
-        claim = claiming.Claim(self.context, owner, limit, queues=queues, ttl=ttl, max_attempts=max_attempts)
-        looks = wait_for_due(self.context, claim.queues, check_seconds(wait_s, "wait_s"), claim.look)
-        claimed = self.run(looks, "claim")
+        claim = claiming.Claim(
+            self.context, owner, limit, queues=queues, ttl=ttl, wait_s=wait_s, max_attempts=max_attempts
+        )
+        claimed = self.run(claim.run(), "claim")
         return [
             HeldLease(one.workflow_id, owner, one.token, float(ttl), one.queue, one.attempt, self) for one in claimed
         ]

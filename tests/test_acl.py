@@ -36,7 +36,7 @@ RULES = dict(re.findall(r"(?m)^# (.+)\nACL SETUSER \S+ (.+)$", PAGE))
 EVERYTHING = RULES["everything"]
 PAGE_CHANGES = "the web page with --allow-changes, in addition"
 COMMAND_LINE = "the command line: show, stats, workflows --count, verify, export, import, copy"
-HINTS = "claims and inboxes that are woken by a hint; without this, whoever waits looks once a second"
+HINTS = "claims that a hint wakes; without this rule, a waiting claim looks once a second"
 PARTS: dict[str, Sequence[Callable[[Any, str], None]]] = {
     "everything": (tour.writes, tour.reads, tour.lists, tour.removes),
     "everything but trim, collect, delete, delete_namespace and memory_usage": (tour.writes, tour.reads, tour.lists),

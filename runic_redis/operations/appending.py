@@ -200,11 +200,12 @@ def append_call(
     if about:
         options["m"] = about
     size = 0
+    further: Sequence[str] = ()
     if lease is not None or snapshot is not None or facts or life is not None:
         data = None if snapshot is None else _check_snapshot(snapshot, commit)
         if life is not None and not commit:
             raise InvalidArgument("append changes the life of a workflow with events only. Nothing was sent.")
-        size = _add_extras(
+        size, further = _add_extras(
             context, workflow_id, options, touched, lease=lease, snapshot=data, refs=refs, facts=facts, life=life
         )
     if len(entries) != 1:
@@ -216,8 +217,7 @@ def append_call(
         size += len(header) + len(payload)
     if facts:
         args += fact_arguments(context, facts)
-    if life is not None:
-        args += life.arguments(workflow_id)
+    args += further
     writes = commit_id is None and size > 0
     tried = context.seen.get(workflow_id, _NONE_SEEN)
     return Command(args, keys.events, load_script("append"), touched, _RETRY_AT, workflow_id, True, size, writes, tried)
@@ -234,8 +234,8 @@ def _add_extras(
     refs: Mapping[str, bytes] | None,
     facts: dict[str, bytes],
     life: Life | None,
-) -> int:
-    """Add what a commit has besides its entries to its options and keys. Return its size in bytes."""
+) -> tuple[int, Sequence[str]]:
+    """Add the extras of a commit to its options and keys. Return their size in bytes, and the further arguments."""
     keys = context.keys.workflow(workflow_id)
     touched += lease_keys(context, workflow_id, lease)
     size = 0
@@ -256,13 +256,13 @@ def _add_extras(
         size += sum(map(len, facts.values()))
     elif refs is not None:
         touched.append(keys.refs)
-    if life is not None:
-        life.add_messages(options, touched, keys, workflow_id)
-        if life.expires_in is not None:
-            options["x"] = str(milliseconds(check_seconds(life.expires_in, "expires_in")))
-            touched.append(keys.expiring)
-        life.add_labels(options, touched, keys)
-    return size
+    if life is None:
+        return size, ()
+    ids = life.add_messages(options, touched, keys, workflow_id)
+    if life.expires_in is not None:
+        options["x"] = str(milliseconds(check_seconds(life.expires_in, "expires_in")))
+        touched.append(keys.expiring)
+    return size, [*ids, *life.add_labels(options, touched, keys)]
 
 
 def _entries(context: Context, commit: Sequence[Any], facts: dict[str, bytes]) -> Sequence[Entry]:

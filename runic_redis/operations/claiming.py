@@ -12,6 +12,7 @@ from runic_redis.errors import DecodeError, InvalidArgument, StoreError, StoreUn
 from runic_redis.operations.ending import delete_ended
 from runic_redis.operations.leasing import milliseconds
 from runic_redis.operations.records import read_cursor
+from runic_redis.operations.waiting import wait_for_due
 from runic_redis.protocol.effects import (
     Batch,
     Command,
@@ -59,7 +60,7 @@ class _Due(NamedTuple):
 
 
 class _Look(NamedTuple):
-    """What a look has found.
+    """The outcome of a look.
 
     Attributes:
         due: the workflows that are due, the oldest first.
@@ -79,6 +80,7 @@ class Claim:
         limit: how many leases at most.
         queues: the queues.
         ttl: how many seconds the leases last.
+        wait_s: how many seconds to wait for a workflow to be due, if none is.
         max_attempts: how often a workflow may be claimed without progress; then it is parked. None for no limit.
     """
 
@@ -90,16 +92,22 @@ class Claim:
         *,
         queues: Iterable[str],
         ttl: float,
+        wait_s: float = 0.0,
         max_attempts: int | None,
     ) -> None:
         self._context = context
         self._owner = check_owner(owner)
         self._limit = check_count(limit, "limit")
-        self.queues = check_queues(queues)
+        self._queues = check_queues(queues)
         self._ttl_ms = milliseconds(check_seconds(ttl, "ttl"))
+        self._wait_s = check_seconds(wait_s, "wait_s")
         if max_attempts is not None and not check_count(max_attempts, "max_attempts"):
             raise InvalidArgument("max_attempts is 0, so nothing could be claimed; nothing was sent.")
         self._most = "" if max_attempts is None else str(max_attempts)
+
+    def run(self) -> Operation[list[Claimed]]:
+        """Claim what is due, or becomes due during the wait. Raises as `look` does."""
+        return wait_for_due(self._context, self._queues, self._wait_s, self.look)
 
     def look(self) -> Operation[tuple[list[Claimed], float | None]]:
         """Claim what is due. Return it, and in how many seconds the next workflow is due.
@@ -131,10 +139,10 @@ class Claim:
     def _find(self, count: int, problems: list[StoreError]) -> Operation[_Look]:
         """Find workflows that are due. Add errors to the problems."""
         keys = self._context.keys
-        places = [(number, queue) for number in keys.partition_numbers() for queue in self.queues]
+        places = [(number, queue) for number in keys.partition_numbers() for queue in self._queues]
         groups: list[list[tuple[int, str]]] = [places]
         if self._context.slots_matter:
-            groups = [[(number, queue) for queue in self.queues] for number in keys.partition_numbers()]
+            groups = [[(number, queue) for queue in self._queues] for number in keys.partition_numbers()]
         commands = [
             call_script(
                 "find_due",

@@ -113,7 +113,7 @@ class Source(NamedTuple):
 
 
 class Checks(NamedTuple):
-    """What has to be checked of workflows that are read from sorted sets.
+    """The checks of workflows that are read from sorted sets.
 
     Attributes:
         states: whether their state and their queue.

@@ -60,17 +60,23 @@ class Life(NamedTuple):
 
     def add_messages(
         self, options: dict[str, Argument], touched: list[str], keys: WorkflowKeys, workflow_id: str
-    ) -> None:
-        """Add the options and keys for the messages to consume, the timer, and the request to cancel."""
-        if count := len(self.message_ids(workflow_id)):
-            options["r"] = str(count)
+    ) -> list[str]:
+        """Add the options and keys for the messages to consume, the timer, and the request to cancel.
+
+        Returns:
+            The further arguments of the commit: the ids of the messages.
+        """
+        ids = self._message_ids(workflow_id)
+        if ids:
+            options["r"] = str(len(ids))
             touched.append(keys.inbox)
         if self.ends_timer:
             options["t"] = _YES
         if self.unless_cancelled:
             options["u"] = _YES
+        return ids
 
-    def message_ids(self, workflow_id: str) -> list[str]:
+    def _message_ids(self, workflow_id: str) -> list[str]:
         """Return the ids in the inbox of the messages to consume, each once."""
         consumes = [self.consumes] if isinstance(self.consumes, Message) else self.consumes or ()
         if not isinstance(consumes, list | tuple) or not all(isinstance(one, Message) for one in consumes):
@@ -85,23 +91,21 @@ class Life(NamedTuple):
                 )
         return list(dict.fromkeys(one.id for one in consumes))
 
-    def add_labels(self, options: dict[str, Argument], touched: list[str], keys: WorkflowKeys) -> None:
-        """Add the options and keys for the attributes and the parent."""
-        labels = self._labels()
+    def add_labels(self, options: dict[str, Argument], touched: list[str], keys: WorkflowKeys) -> list[str]:
+        """Add the options and keys for the attributes and the parent.
+
+        Returns:
+            The further arguments of the commit: the fields and values.
+        """
+        attributes = check_attributes(self.attributes or {}, can_remove=True)
+        labels = {f"{ATTRIBUTE}{name}": value for name, value in attributes.items()}
+        if self.parent is not None:
+            labels[PARENT] = check_workflow_id(self.parent)
         if labels:
             options["A"] = str(len(labels))
-        for field, value in labels:
+        further: list[str] = []
+        for field, value in labels.items():
             # The set of the value before is a guess: the same one.
             touched += [label_set(keys, field, value or "")] * 2
-
-    def arguments(self, workflow_id: str) -> list[str]:
-        """Return the further arguments of a commit: the messages to consume, the attributes and the parent."""
-        further = self.message_ids(workflow_id)
-        for field, value in self._labels():
             further += (field, "" if value is None else f"={value}")
         return further
-
-    def _labels(self) -> list[tuple[str, str | None]]:
-        attributes = check_attributes(self.attributes or {}, can_remove=True)
-        labels = [(f"{ATTRIBUTE}{name}", value) for name, value in attributes.items()]
-        return labels if self.parent is None else [*labels, (PARENT, check_workflow_id(self.parent))]

@@ -31,7 +31,7 @@ from tests.chaos.writing_worker import end_of_input
 # How long a claim waits before the worker looks whether to end.
 _STEP_S = 0.2
 _THREADS = 8
-# After these, a workflow is left to whoever claims it when its lease has ended.
+# After these errors, the worker leaves the workflow. Another claims it once its lease has ended.
 _PASSING = (DurabilityError, LeaseLost, StoreUnavailable)
 
 

@@ -1,4 +1,4 @@
-"""What became of workflows that were started, and of messages that were sent; and their judges."""
+"""The fates of started workflows and of sent messages, and their judges."""
 
 import itertools
 from collections import Counter

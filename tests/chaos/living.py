@@ -32,7 +32,7 @@ _WORKERS = 8
 # How many leases a claim requests, and how long they last.
 _FEW: dict[str, Any] = {"limit": 8, "ttl": 1.0}
 _MANY: dict[str, Any] = {"limit": 32, "ttl": 5.0}
-# How often a process is told to start more workflows, and how many at most.
+# How often a process gets a number of workflows to start, and the largest number.
 _PACE_S = 0.05
 _START_AT_ONCE = 200
 _READ_AT_ONCE = 500
@@ -44,7 +44,7 @@ _WORKFLOWS = [f"w-{number}" for number in range(24)]
 
 
 def _task(rig: Rig) -> dict[str, Any]:
-    """Return what all processes are told."""
+    """Return the task of all processes."""
     replicas = rig.durability.replicas if isinstance(rig.durability, Replicated) else 0
     return {"url": rig.url, "namespace": NAMESPACE, "partitions": PARTITIONS, "replicas": replicas}
 
