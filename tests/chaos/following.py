@@ -5,7 +5,6 @@ The faults of servers and networks are those of another kind.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any, Literal
@@ -18,7 +17,7 @@ from runic_redis.keys import Keys
 from runic_redis.operations.feed_entries import FeedEntry, read_entry
 from tests.chaos.deliveries import judge_deliveries, judge_feed
 from tests.chaos.history import Verdict
-from tests.chaos.rig import NAMESPACE, PARTITIONS, QUICK, SYNCED, Kind, Rig
+from tests.chaos.rig import NAMESPACE, PARTITIONS, QUICK, SYNCED, Kind, Rig, with_kills
 from tests.chaos.staff import LIMIT_S, Consumers, Runners, Staff, Writers
 from tests.projecting_worker import NAME, TTL_S, apply, initial
 from tests.proxy import Fault, proxied
@@ -70,18 +69,7 @@ def consumers(faults: Kind) -> Kind:
     There are two subscriptions. The consumers of one store each acknowledgement, those of the other ten at once.
     """
 
-    @contextmanager
-    def kind(directory: Path, source: Random) -> Iterator[Rig]:
-        def befall(staff: Staff) -> None:
-            staff.stopping.wait(source.uniform(0.0, 0.3))
-            staff.kill_one(source)
-            rig.befall(staff)
-            staff.await_progress()
-
-        with faults(directory, source) as rig:
-            yield replace(rig, befall=befall, team=lambda seed: _Consuming(rig, directory, seed))
-
-    return kind
+    return with_kills(faults, _Consuming)
 
 
 @contextmanager
@@ -193,19 +181,8 @@ def _stored_feeds(rig: Rig) -> dict[int, list[FeedEntry]]:
 def projections(faults: Kind) -> Kind:
     """Kill the process that runs a projection, or the one that waits for its place, at each fault of another kind."""
 
-    @contextmanager
-    def kind(directory: Path, source: Random) -> Iterator[Rig]:
-        def befall(staff: Staff) -> None:
-            # More than a lease lasts, now and then.
-            staff.stopping.wait(source.choice([0.05, 2 * TTL_S]) * source.random())
-            staff.kill_one(source)
-            rig.befall(staff)
-            staff.await_progress()
-
-        with faults(directory, source) as rig:
-            yield replace(rig, befall=befall, team=lambda seed: _Projecting(rig, directory, seed))
-
-    return kind
+    # More than a lease lasts, now and then.
+    return with_kills(faults, _Projecting, lambda source: source.choice([0.05, 2 * TTL_S]) * source.random())
 
 
 class _Projecting(Staff):

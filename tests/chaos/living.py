@@ -9,7 +9,6 @@ import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,7 +20,7 @@ from runic_redis.durability import Replicated
 from runic_redis.keys import Keys
 from tests.chaos.history import Verdict
 from tests.chaos.lives import Consumed, Life, Sent, judge_lives, judge_messages, waits_of
-from tests.chaos.rig import NAMESPACE, PARTITIONS, Kind, Rig
+from tests.chaos.rig import NAMESPACE, PARTITIONS, Kind, Rig, with_kills
 from tests.chaos.staff import LIMIT_S, Recorders, Staff
 from tests.servers import running, valkey_program, wait_until
 
@@ -57,18 +56,7 @@ def claims(faults: Kind, window: int = 400) -> Kind:
         window: how many workflows wait or are leased at any time.
     """
 
-    @contextmanager
-    def kind(directory: Path, source: Random) -> Iterator[Rig]:
-        def befall(staff: Staff) -> None:
-            staff.stopping.wait(source.uniform(0.0, 0.3))
-            staff.kill_one(source)
-            rig.befall(staff)
-            staff.await_progress()
-
-        with faults(directory, source) as rig:
-            yield replace(rig, befall=befall, team=lambda _: _Claiming(rig, directory, window, **_FEW))
-
-    return kind
+    return with_kills(faults, lambda rig, directory, _: _Claiming(rig, directory, window, **_FEW))
 
 
 def claims_of_many(window: int) -> Kind:
@@ -91,18 +79,7 @@ def claims_of_many(window: int) -> Kind:
 def messages(faults: Kind) -> Kind:
     """Kill a process that answers messages at each fault of another kind."""
 
-    @contextmanager
-    def kind(directory: Path, source: Random) -> Iterator[Rig]:
-        def befall(staff: Staff) -> None:
-            staff.stopping.wait(source.uniform(0.0, 0.3))
-            staff.kill_one(source)
-            rig.befall(staff)
-            staff.await_progress()
-
-        with faults(directory, source) as rig:
-            yield replace(rig, befall=befall, team=lambda seed: _Messaging(rig, directory, seed))
-
-    return kind
+    return with_kills(faults, _Messaging)
 
 
 class _Starters(Recorders):
@@ -176,14 +153,7 @@ class _Claiming(Staff):
 
     def await_progress(self) -> None:
         """Wait until each worker has completed another workflow."""
-        waiting = [1] * _WORKERS
-
-        def have_completed() -> bool:
-            waiting[:] = [left - count for left, count in zip(waiting, self._claimers.look(), strict=True)]
-            return max(waiting) <= 0
-
-        self._claimers.look()
-        wait_until(have_completed, "each worker to complete a workflow", limit_s=LIMIT_S)
+        self._claimers.await_each(1, "each worker to complete a workflow")
 
     def _await_followers(self) -> None:
         pass  # `await_progress` waits for them alone
@@ -323,14 +293,7 @@ class _Messaging(Staff):
         super().__init__(_Senders(directory, {**task, "workflows": _WORKFLOWS, "rest_s": _REST_S}, seed))
 
     def _await_followers(self) -> None:
-        waiting = [1] * _ANSWERING
-
-        def have_answered() -> bool:
-            waiting[:] = [left - count for left, count in zip(waiting, self._answering.look(), strict=True)]
-            return max(waiting) <= 0
-
-        self._answering.look()
-        wait_until(have_answered, "each worker to answer a message", limit_s=LIMIT_S)
+        self._answering.await_each(1, "each worker to answer a message")
 
     def kill_one(self, source: Random) -> None:
         """Kill a worker, and start it again."""

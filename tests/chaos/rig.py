@@ -1,8 +1,8 @@
 """The parts of a kind of fault."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any, TypeAlias
@@ -13,7 +13,7 @@ from tests.chaos.history import View
 from tests.chaos.staff import Staff
 from tests.servers import RunningServer
 
-__all__ = ["ASIDE", "EVERY_FACE", "NAMESPACE", "PARTITIONS", "QUICK", "SYNCED", "Kind", "Rig"]
+__all__ = ["ASIDE", "EVERY_FACE", "NAMESPACE", "PARTITIONS", "QUICK", "SYNCED", "Kind", "Rig", "with_kills"]
 
 NAMESPACE = "chaos"
 # The namespace of what a kind of fault itself writes, beside the clients.
@@ -65,3 +65,30 @@ class Rig:
 
 # Runs servers in a directory until the block ends.
 Kind: TypeAlias = Callable[[Path, Random], AbstractContextManager[Rig]]
+
+
+def with_kills(
+    faults: Kind,
+    team: Callable[[Rig, Path, str], Staff],
+    pause_s: Callable[[Random], float] = lambda source: source.uniform(0.0, 0.3),
+) -> Kind:
+    """Return the kind that kills a process at each fault of another kind.
+
+    Args:
+        faults: the other kind.
+        team: starts the processes: gets the rig, a directory and the seed of their random choices.
+        pause_s: returns how long to wait before a kill, at most until the run ends.
+    """
+
+    @contextmanager
+    def kind(directory: Path, source: Random) -> Iterator[Rig]:
+        def befall(staff: Staff) -> None:
+            staff.stopping.wait(pause_s(source))
+            staff.kill_one(source)
+            rig.befall(staff)
+            staff.await_progress()
+
+        with faults(directory, source) as rig:
+            yield replace(rig, befall=befall, team=lambda seed: team(rig, directory, seed))
+
+    return kind

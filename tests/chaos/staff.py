@@ -79,7 +79,7 @@ class Recorders:
         program: the path of the program in the tests.
         directory: where they record.
         name: names their files.
-        tasks: what each is told.
+        tasks: the task of each.
 
     Attributes:
         count: how many lines of theirs counted.
@@ -100,6 +100,21 @@ class Recorders:
         counts = [sum(map(self.read, worker.new_lines())) for worker in self._workers]
         self.count += sum(counts)
         return counts
+
+    def await_each(self, count: int, purpose: str) -> None:
+        """Wait until each process has got further by so much.
+
+        Args:
+            count: by how much, as lines count.
+            purpose: names the wait, if it takes too long.
+        """
+        left = [count] * len(self.look())
+
+        def have_got_further() -> bool:
+            left[:] = [rest - done for rest, done in zip(left, self.look(), strict=True)]
+            return max(left) <= 0
+
+        wait_until(have_got_further, purpose, limit_s=LIMIT_S)
 
     def tell(self, number: int, line: str) -> None:
         """Write a line to the standard input of a process."""
@@ -273,13 +288,7 @@ class Staff(ABC):
 
     def await_commits(self, each: int) -> None:
         """Wait until each writer has so many more commits acknowledged."""
-        left = [each] * len(self._writers.look())
-
-        def have_written() -> bool:
-            left[:] = [rest - count for rest, count in zip(left, self._writers.look(), strict=True)]
-            return max(left) <= 0
-
-        wait_until(have_written, "each writer to have commits acknowledged", limit_s=LIMIT_S)
+        self._writers.await_each(each, "each writer to have commits acknowledged")
 
     @abstractmethod
     def _await_followers(self) -> None:
