@@ -18,7 +18,7 @@ class Case:
         sides: prepares everything and returns the sides that take turns. The first is compared with the others.
         group: its plot, and its place along the plot: a batch or a size.
         once: whether one round is enough, because further rounds would measure the same.
-        memory: whether the cost is memory and not time.
+        memory: whether the cost is memory or a count, and not time.
     """
 
     name: str

@@ -29,6 +29,7 @@ class Lab:
     # A case keeps things for later cases here. They are closed with the lab, in reverse order.
     stack: contextlib.ExitStack
     grown: dict[int, str] = field(default_factory=dict)
+    universities: set[str] = field(default_factory=set)
     threads: dict[tuple[str, str], Any] = field(default_factory=dict)
     _synced: "Lab | None" = None
 

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from . import langgraph_turns
+from . import eventsourcing_turns, langgraph_turns
 from .case import Case
 from .scale import Scale
 
@@ -13,6 +13,7 @@ _SAVERS = (
     "LangGraph, plainredis",
     "LangGraph, Redis",
 )
+_RECORDERS = ("runic_redis, eventsourcing", "eventsourcing, SQLite", "eventsourcing, PostgreSQL")
 
 
 def langgraph(scale: Scale) -> list[Case]:
@@ -76,4 +77,44 @@ def langgraph(scale: Scale) -> list[Case]:
 
 def eventsourcing(scale: Scale) -> list[Case]:
     """Return the cases of the recorders of `eventsourcing`."""
-    return []
+    count = scale.read[1]
+    return [
+        *(
+            Case(
+                f"eventsourcing/insert/{name}",
+                f"eventsourcing: insert {title}",
+                "µs an event",
+                partial(eventsourcing_turns.inserting, batch=batch, tracked=tracked, only=_RECORDERS),
+            )
+            for name, title, batch, tracked in (
+                ("1", "1 event", 1, False),
+                ("100", "100 events", 100, False),
+                ("tracked/1", "1 event with a tracking record", 1, True),
+            )
+        ),
+        Case(
+            "eventsourcing/select",
+            "eventsourcing: select an aggregate of 100 events",
+            "µs an event",
+            partial(eventsourcing_turns.selecting_events, count=100, only=_RECORDERS),
+        ),
+        Case(
+            "eventsourcing/notifications",
+            "eventsourcing: select a page of 500 notifications",
+            "µs a notification",
+            partial(eventsourcing_turns.selecting_notifications, count=1_000, only=_RECORDERS),
+        ),
+        *(
+            Case(
+                f"eventsourcing/dcb/{label}/{verb}",
+                f"eventsourcing, DCB: {title}, among {count:,}, {told}",
+                unit,
+                partial(sides, fsync=fsync, only=(*_RECORDERS, "UmaDB")),
+            )
+            for verb, title, unit, sides in (
+                ("append", "append 1 on a condition", "µs an event", eventsourcing_turns.appending_unless),
+                ("read", "read by a query", "µs a read", eventsourcing_turns.reading_by_query),
+            )
+            for label, told, fsync in (("everysec", "fsync every second", False), ("fsync", "fsync each", True))
+        ),
+    ]

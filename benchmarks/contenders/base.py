@@ -184,3 +184,11 @@ class Contender:
     def round_trips(self) -> int:
         """Return the number of round trips to the server until now, with this one. Called when a thread is open."""
         raise NotImplementedError
+
+    def open_recorder(self) -> Any:
+        """Return a process recorder of the `eventsourcing` library."""
+        raise NotImplementedError
+
+    def open_dcb_recorder(self) -> Any:
+        """Return the library's recorder of events with tags, for consistency boundaries that queries define."""
+        raise NotImplementedError
