@@ -51,6 +51,7 @@ from runic_redis.operations import (
     subscriptions,
     tailing,
     timers,
+    tracking,
     workflows,
 )
 from runic_redis.operations.confirming import durably
@@ -65,6 +66,7 @@ from runic_redis.operations.records import Record
 from runic_redis.operations.states import State
 from runic_redis.operations.subscriptions import SubscriptionStatus
 from runic_redis.operations.timers import Timer
+from runic_redis.operations.tracking import Tracking
 from runic_redis.positions import Positions
 from runic_redis.protocol.effects import Operation
 from runic_redis.subscriptions import AsyncSubscription
@@ -355,12 +357,21 @@ class AsyncRedisStore:
         """
         return await self._write(appending.append_many(self.context, items, leases), durability, "append_many")
 
-    async def append_all(self, items: Iterable[Append], *, durability: Durability | None = None) -> list[int]:
+    async def append_all(
+        self, items: Iterable[Append], *, tracking: Tracking | None = None, durability: Durability | None = None
+    ) -> list[int]:
         """Append a commit to each of several workflows, in one step: all commits are stored, or none.
 
         See `RedisStore.append_all`.
         """
-        return await self._write(groups.append_all(self.context, items), durability, "append_all")
+        return await self._write(groups.append_all(self.context, items, tracking), durability, "append_all")
+
+    async def tracking(self, name: str) -> int | None:
+        """Return up to which position a source has been processed, as `append_all` has stored it with `tracking`.
+
+        See `RedisStore.tracking`.
+        """
+        return await self.run(tracking.stored_position(self.context, name), "tracking")
 
     def encode_events(self, events: Iterable[Any]) -> EncodedEvents:
         """Return the events of a commit, checked and encoded for a later `append`.

@@ -37,6 +37,7 @@ from runic_redis.errors import (
     SnapshotNotSaved,
     StoreError,
     StoreUnavailable,
+    TrackingConflict,
     UnknownEventType,
     WorkflowCancelled,
     WorkflowCompleted,
@@ -55,6 +56,7 @@ from runic_redis.operations.projections import SavedProjection
 from runic_redis.operations.records import Record
 from runic_redis.operations.subscriptions import SubscriptionStatus
 from runic_redis.operations.timers import Timer
+from runic_redis.operations.tracking import Tracking
 from runic_redis.positions import Positions
 from runic_redis.recovery import (
     Asleep,
@@ -152,6 +154,8 @@ __all__ = [
     "Tail",
     "Timer",
     "TimerStore",
+    "Tracking",
+    "TrackingConflict",
     "UnknownEvent",
     "UnknownEventType",
     "WorkflowCancelled",

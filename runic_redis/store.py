@@ -48,6 +48,7 @@ from runic_redis.operations import (
     subscriptions,
     tailing,
     timers,
+    tracking,
     workflows,
 )
 from runic_redis.operations.confirming import durably
@@ -62,6 +63,7 @@ from runic_redis.operations.records import Record
 from runic_redis.operations.states import State
 from runic_redis.operations.subscriptions import SubscriptionStatus
 from runic_redis.operations.timers import Timer
+from runic_redis.operations.tracking import Tracking
 from runic_redis.positions import Positions
 from runic_redis.protocol.effects import Operation
 from runic_redis.subscriptions import Subscription
@@ -374,7 +376,9 @@ class RedisStore:
         """
         return self._write(appending.append_many(self.context, items, leases), durability, "append_many")
 
-    def append_all(self, items: Iterable[Append], *, durability: Durability | None = None) -> list[int]:
+    def append_all(
+        self, items: Iterable[Append], *, tracking: Tracking | None = None, durability: Durability | None = None
+    ) -> list[int]:
         """Append a commit to each of several workflows, in one step: all commits are stored, or none.
 
         Each commit has its own expected cursor, lease, snapshot and queue. On one server the workflows can be any; in
@@ -384,6 +388,10 @@ class RedisStore:
 
         Args:
             items: the commits, each for another workflow; see `Append`.
+            tracking: how far a source has been processed, stored in the same step; see `Tracking`. The group is
+                rejected unless its position is above the stored one. So results of a source are stored once, whatever
+                is processed again. The list of commits may then be empty. If the commits were stored before, by their
+                commit ids, the record stays as it is. In a cluster, the workflows must be in the first partition.
             durability: as for `append`.
 
         Returns:
@@ -392,11 +400,23 @@ class RedisStore:
         Raises:
             GroupRejected: a commit was rejected, and nothing of the group was stored. Its cause is the error that
                 `append` would have raised.
+            TrackingConflict: the position of `tracking` is not above the stored one; nothing of the group was stored.
             InvalidArgument: an item is invalid, two are for one workflow, or in a cluster the workflows are of several
                 partitions; nothing was stored.
             EncodeError: an event, or a value in one, has no encoding; nothing was sent.
         """
-        return self._write(groups.append_all(self.context, items), durability, "append_all")
+        return self._write(groups.append_all(self.context, items, tracking), durability, "append_all")
+
+    def tracking(self, name: str) -> int | None:
+        """Return up to which position a source has been processed, as `append_all` has stored it with `tracking`.
+
+        Args:
+            name: the name of the source.
+
+        Returns:
+            The position; None if there is none.
+        """
+        return self.run(tracking.stored_position(self.context, name), "tracking")
 
     def encode_events(self, events: Iterable[Any]) -> EncodedEvents:
         """Return the events of a commit, checked and encoded for a later `append`.

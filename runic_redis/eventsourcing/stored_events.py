@@ -112,9 +112,7 @@ def _header(topics: Sequence[str], *, versioned: bool) -> bytes:
 
 def numbered(events: Iterable[Stored], cursor: int) -> list[tuple[int, Stored]]:
     """Return events with their versions; `cursor` is the one before them."""
-    return [
-        (place if one.version is None else one.version, one) for place, one in enumerate(events, cursor + 1)
-    ]
+    return [(place if one.version is None else one.version, one) for place, one in enumerate(events, cursor + 1)]
 
 
 def select_stored(
@@ -143,9 +141,7 @@ def select_stored(
             pairs = numbered(page, cursor)
             cursor += len(page)
         if gt is not None or lte is not None:
-            pairs = [
-                pair for pair in pairs if (gt is None or pair[0] > gt) and (lte is None or pair[0] <= lte)
-            ]
+            pairs = [pair for pair in pairs if (gt is None or pair[0] > gt) and (lte is None or pair[0] <= lte)]
         found += pairs
     reader.close()
     return found if limit is None else found[:limit]
