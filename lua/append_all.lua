@@ -4,7 +4,7 @@
 --           tracking  hash: for each name, '<position> <id of the call that stored it>'
 --           partition hash of the first partition: made
 --           then for each commit, the keys that lua/append.lua takes for it: events, meta, index, partition, feed,
---           commits, leases, queues, queue, snapshot, refs, bucket, times, inbox, expiring, attribute, children
+--           commits, leases, queues, queue, snapshot, refs, bucket, times, inbox, expiring, attribute, children, tags
 -- ARGV[1]   tried      '' on a first try, and '1' on a retry
 -- ARGV[2]   options    letters; for each of them arguments follow, in the same order:
 --                      t  a tracking record: its name, its position, and the id of the call
@@ -26,7 +26,7 @@
 
 --@include append_common
 
-local tried = ARGV[1]
+local tried, options = ARGV[1], ARGV[2]
 local is_retry = tried ~= ''
 local NONE = {}
 -- Numbers up to here, and some more, are exact. No position of a feed comes near.
@@ -87,8 +87,9 @@ end
 
 -- Read the tracking record of the group: its key, its name, its value, the error that rejects it, and whether an
 -- earlier try has stored it.
-local function read_tracking(name, position, id)
-  local key, partition = unpack(KEYS, 1, 2)
+local function read_tracking(first_key, first)
+  local key, partition = unpack(KEYS, first_key, first_key + 1)
+  local name, position, id = unpack(ARGV, first, first + 2)
   local record = {key = key, name = name, value = position .. ' ' .. id}
   local stored = try('HGET', key, name)
   local made = try('HGET', partition, 'made')
@@ -148,10 +149,7 @@ end
 
 -- Read the commits, and before them the tracking record.
 local group, key, at, tracking = {}, 1, 3, nil
-if ARGV[2] == 't' then
-  local name, position, id = unpack(ARGV, 3, 5)
-  tracking, key, at = read_tracking(name, position, id), 3, 6
-end
+if string.find(options, 't', 1, true) then tracking, key, at = read_tracking(key, at), key + 2, at + 3 end
 while key <= #KEYS do
   local events, meta_key, index, partition, feed, after_feed = unpack(KEYS, key, key + 5)
   local workflow, commit_id, floor, time_us, options = unpack(ARGV, at, at + 4)
