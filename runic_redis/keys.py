@@ -27,6 +27,7 @@ class WorkflowKeys:
     refs: str
     inbox: str
     messages: str
+    tags: str
     index: str
     leases: str
     queues: str
@@ -141,6 +142,11 @@ class Keys:
         return [self.feed(number) for number in self.partition_numbers()]
 
     @property
+    def tracking(self) -> str:
+        """The key of the tracking records, in the slot of the first partition, which every namespace has."""
+        return f"{{{self.namespace}:0}}:tracking"
+
+    @property
     def subscriptions(self) -> str:
         """The key of the settings of all subscriptions and projections, by name."""
         return f"{{{self.namespace}}}:subscriptions"
@@ -233,6 +239,7 @@ def _workflow_keys(namespace: str, partitions: int, workflow_id: str, has_feed: 
         refs=f"{tag}:refs:{workflow_id}",
         inbox=f"{tag}:inbox:{workflow_id}",
         messages=f"{tag}:messages:{workflow_id}",
+        tags=f"{tag}:tags:{workflow_id}",
         index=f"{tag}:index",
         leases=f"{tag}:leases",
         queues=f"{tag}:queues",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from datetime import datetime
 from functools import partial
 from operator import itemgetter
-from typing import Any, Literal, NoReturn, Self, TypeVar
+from typing import Any, Literal, NoReturn, Self, TypeVar, overload
 
 from runic_redis.arguments import DEFAULT_QUEUE, check_deadline, check_workflow_id
 from runic_redis.codec import EncodedEvents, EncodedState
@@ -32,6 +32,7 @@ from runic_redis.operations import (
     feed,
     feed_starts,
     feed_trimming,
+    finding,
     groups,
     leasing,
     lifetimes,
@@ -48,10 +49,13 @@ from runic_redis.operations import (
     subscriptions,
     tailing,
     timers,
+    tracking,
     workflows,
 )
+from runic_redis.operations.appending import Appended
 from runic_redis.operations.confirming import durably
 from runic_redis.operations.filters import Filters, check_filters
+from runic_redis.operations.finding import TaggedCommit
 from runic_redis.operations.groups import Append
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.life import Life
@@ -62,6 +66,7 @@ from runic_redis.operations.records import Record
 from runic_redis.operations.states import State
 from runic_redis.operations.subscriptions import SubscriptionStatus
 from runic_redis.operations.timers import Timer
+from runic_redis.operations.tracking import Tracking
 from runic_redis.positions import Positions
 from runic_redis.protocol.effects import Operation
 from runic_redis.subscriptions import Subscription
@@ -258,6 +263,7 @@ class RedisStore:
 
     # Events
 
+    @overload
     def append(
         self,
         workflow_id: str,
@@ -277,8 +283,59 @@ class RedisStore:
         expires_in: float | None = None,
         attributes: Mapping[str, str | None] | None = None,
         parent: str | None = None,
+        tags: Sequence[str] = (),
+        details: Literal[False] = False,
         durability: Durability | None = None,
-    ) -> int:
+    ) -> int: ...
+
+    @overload
+    def append(
+        self,
+        workflow_id: str,
+        events: Iterable[Any],
+        *,
+        expected_cursor: int | None = None,
+        commit_id: str | bytes | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        lease: Lease | None = None,
+        snapshot: bytes | None = None,
+        refs: Iterable[str | bytes | FactRef] | None = None,
+        queue: str | None = None,
+        due: float | datetime | None = None,
+        consumes: Message | Sequence[Message] = (),
+        ends_timer: bool = False,
+        unless_cancelled: bool = False,
+        expires_in: float | None = None,
+        attributes: Mapping[str, str | None] | None = None,
+        parent: str | None = None,
+        tags: Sequence[str] = (),
+        details: Literal[True],
+        durability: Durability | None = None,
+    ) -> Appended: ...
+
+    def append(
+        self,
+        workflow_id: str,
+        events: Iterable[Any],
+        *,
+        expected_cursor: int | None = None,
+        commit_id: str | bytes | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        lease: Lease | None = None,
+        snapshot: bytes | None = None,
+        refs: Iterable[str | bytes | FactRef] | None = None,
+        queue: str | None = None,
+        due: float | datetime | None = None,
+        consumes: Message | Sequence[Message] = (),
+        ends_timer: bool = False,
+        unless_cancelled: bool = False,
+        expires_in: float | None = None,
+        attributes: Mapping[str, str | None] | None = None,
+        parent: str | None = None,
+        tags: Sequence[str] = (),
+        details: bool = False,
+        durability: Durability | None = None,
+    ) -> int | Appended:
         """Append events to a workflow as one commit.
 
         The store keeps the commit whole or not at all. A retry finds a commit whose reply was lost, and does not store
@@ -308,10 +365,12 @@ class RedisStore:
             attributes: short texts by name, such as {"customer": "7"}, by which `list` and `count` find the workflow.
                 Each commit may set some, and None removes one. A workflow has at most 16, of 256 bytes each.
             parent: the workflow that started this one, for `children`. Only the first commit of a workflow takes it.
+            tags: short texts, such as "step/17", by which `find` finds this commit: up to 1,000, of 130 bytes each.
+            details: return more about the commit: the hashes of its facts, and its position in the feed.
             durability: how durable the commit must be before the call returns; None for the store's setting.
 
         Returns:
-            The workflow's cursor after the commit.
+            The workflow's cursor after the commit; with `details`, an `Appended`.
 
         Raises:
             CursorConflict: the workflow is not at the expected cursor; nothing was stored. If it is below, the error is
@@ -344,8 +403,9 @@ class RedisStore:
                 and expires_in is None
                 and attributes is None
                 and parent is None
-                and not (consumes or ends_timer or unless_cancelled)
-                else Life(queue, due, consumes, ends_timer, unless_cancelled, expires_in, attributes, parent),
+                and not (consumes or ends_timer or unless_cancelled or tags)
+                else Life(queue, due, consumes, ends_timer, unless_cancelled, expires_in, attributes, parent, tags),
+                details=details,
             ),
             durability,
             "append",
@@ -374,7 +434,34 @@ class RedisStore:
         """
         return self._write(appending.append_many(self.context, items, leases), durability, "append_many")
 
-    def append_all(self, items: Iterable[Append], *, durability: Durability | None = None) -> list[int]:
+    @overload
+    def append_all(
+        self,
+        items: Iterable[Append],
+        *,
+        tracking: Tracking | None = None,
+        details: Literal[False] = False,
+        durability: Durability | None = None,
+    ) -> list[int]: ...
+
+    @overload
+    def append_all(
+        self,
+        items: Iterable[Append],
+        *,
+        tracking: Tracking | None = None,
+        details: Literal[True],
+        durability: Durability | None = None,
+    ) -> list[Appended]: ...
+
+    def append_all(
+        self,
+        items: Iterable[Append],
+        *,
+        tracking: Tracking | None = None,
+        details: bool = False,
+        durability: Durability | None = None,
+    ) -> list[int] | list[Appended]:
         """Append a commit to each of several workflows, in one step: all commits are stored, or none.
 
         Each commit has its own expected cursor, lease, snapshot and queue. On one server the workflows can be any; in
@@ -384,19 +471,37 @@ class RedisStore:
 
         Args:
             items: the commits, each for another workflow; see `Append`.
+            tracking: how far a source has been processed, stored in the same step; see `Tracking`. The group is
+                rejected unless its position is above the stored one. So results of a source are stored once, whatever
+                is processed again. The list of commits may then be empty. If the commits were stored before, by their
+                commit ids, the record stays as it is. In a cluster, the workflows must be in the first partition.
+            details: return more about each commit, as for `append`.
             durability: as for `append`.
 
         Returns:
-            The cursor of each workflow after its commit, in order; an empty list for no commits.
+            The cursor of each workflow after its commit, in order; with `details`, an `Appended` for each; an empty
+            list for no commits.
 
         Raises:
             GroupRejected: a commit was rejected, and nothing of the group was stored. Its cause is the error that
                 `append` would have raised.
+            TrackingConflict: the position of `tracking` is not above the stored one; nothing of the group was stored.
             InvalidArgument: an item is invalid, two are for one workflow, or in a cluster the workflows are of several
                 partitions; nothing was stored.
             EncodeError: an event, or a value in one, has no encoding; nothing was sent.
         """
-        return self._write(groups.append_all(self.context, items), durability, "append_all")
+        return self._write(groups.append_all(self.context, items, tracking, details=details), durability, "append_all")
+
+    def tracking(self, name: str) -> int | None:
+        """Return up to which position a source has been processed, as `append_all` has stored it with `tracking`.
+
+        Args:
+            name: the name of the source.
+
+        Returns:
+            The position; None if there is none.
+        """
+        return self.run(tracking.stored_position(self.context, name), "tracking")
 
     def encode_events(self, events: Iterable[Any]) -> EncodedEvents:
         """Return the events of a commit, checked and encoded for a later `append`.
@@ -516,6 +621,38 @@ class RedisStore:
             `facts`, also a `FactNotFound` or `DecodeError`, which names the fact and the event that refers to it.
         """
         return self.run(reading_many.read_many(self.context, items, facts=facts), "read_many")
+
+    def find(
+        self,
+        workflow_id: str,
+        *,
+        tag: str | None = None,
+        prefix: str | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> list[TaggedCommit]:
+        """Return the commits of a workflow that carry a tag, with their events.
+
+        One round trip finds up to 256 commits or 1 MiB. A tag finds its commit from the moment the commit is
+        acknowledged until the commit is trimmed or deleted.
+
+        Args:
+            workflow_id: the workflow.
+            tag: the tag, as `append` took it; or
+            prefix: the beginning of the tags. A commit with several such tags is returned for each of them.
+            reverse: return the last commit first.
+            limit: how many commits to return at most; None for all.
+
+        Returns:
+            The commits in the order of their tags, by UTF-8 bytes, and for one tag in the order of their cursors. An
+            empty list if none carries the tag, or there is no such workflow.
+
+        Raises:
+            InvalidArgument: there is both a tag and a prefix, or neither; nothing was sent.
+            DecodeError: the stored data is damaged. If only the tags are, ``verify --repair`` restores them.
+        """
+        operation = finding.find(self.context, workflow_id, tag=tag, prefix=prefix, reverse=reverse, limit=limit)
+        return self.run(operation, "find", workflow_id)
 
     def tail(self, workflow_id: str, *, after: int = 0, wait_s: float | None = None) -> Tail[Record]:
         """Return an iterator over a workflow's events that waits for new ones.
@@ -844,6 +981,16 @@ class RedisStore:
             EncodeError: the value has no encoding; nothing was sent.
         """
         return self._write(facts.put_fact(self.context, value), durability, "put_fact")
+
+    def fact_hash(self, value: Any) -> str:
+        """Return the hash that `put_fact` returns for a value.
+
+        Nothing is sent, and in asyncio the call is not awaited.
+
+        Raises:
+            EncodeError: the value has no encoding.
+        """
+        return facts.fact_hash(self.context, value)
 
     def load_fact(self, fact_hash: str | bytes) -> Any:
         """Return the value stored under a hash, after checking it against the hash.
