@@ -10,7 +10,6 @@ from typing import Any
 from . import feed_turns, library_cases, queue_turns, turns
 from .case import Case
 from .events import FLAT, KINDS, MIXED, MIXED_STRUCT, RICH
-from .lab import Lab
 from .measure import Side
 from .scale import Scale
 

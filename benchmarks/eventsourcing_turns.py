@@ -30,11 +30,12 @@ def _recording(lab: Lab, verb: str, only: Sequence[str]) -> list[Contender]:
     return found
 
 
-def inserting(lab: Lab, batch: int, *, tracked: bool, only: Sequence[str]) -> list[Side]:
+def inserting(lab: Lab, batch: int, *, tracked: bool, fsync: bool, only: Sequence[str]) -> list[Side]:
     """Insert commits of `batch` events of one aggregate, perhaps each with a tracking record. A turn has an aggregate."""
+    lab = lab.synced() if fsync else lab
 
     def turn(one: Contender, number: int) -> Turn:
-        data, recorder, key = _data(), one.open_recorder(), one.new_key("insert")
+        data, recorder, key = _data(), one.open_recorder(tracking=tracked), one.new_key("insert")
         calls = calls_a_turn(lab, batch, 1)
         commits = [data.stored_events(key, 1 + at * batch, batch) for at in range(calls)]
         records = [{"tracking": data.tracking(key, at)} if tracked else {} for at in range(1, calls + 1)]
@@ -56,7 +57,7 @@ def selecting_events(lab: Lab, count: int, *, only: Sequence[str]) -> list[Side]
     calls = lab.scale.calls(50)
     sides = []
     for one in _recording(lab, "open_recorder", only):
-        recorder, events = one.open_recorder(), _data().stored_events(one.new_key("select"), 1, count)
+        recorder, events = one.open_recorder(tracking=False), _data().stored_events(one.new_key("select"), 1, count)
         for event in events:
             recorder.insert_events([event])
         select = partial(recorder.select_events, events[0].originator_id)
@@ -73,7 +74,7 @@ def selecting_notifications(lab: Lab, count: int, *, only: Sequence[str]) -> lis
     calls = lab.scale.calls(5)
     sides = []
     for one in _recording(lab, "open_recorder", only):
-        recorder = one.open_recorder()
+        recorder = one.open_recorder(tracking=False)
         before = recorder.max_notification_id() or 0
         aggregates = [_data().stored_events(one.new_key("log"), 1, count // 10) for _ in range(10)]
         written = list(itertools.chain(*zip(*aggregates, strict=True)))

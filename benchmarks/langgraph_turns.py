@@ -96,6 +96,11 @@ def putting_writes(lab: Lab, kind: Kind, *, only: Sequence[str]) -> list[Side]:
     return [Side(one.name, partial(turn, one)) for one in _savers(lab, only=only)]
 
 
+def synced(lab: Lab, sides: Callable[..., list[Side]], **more: Any) -> list[Side]:
+    """Return the sides of a case with fsync: each call returns when its data is on the disk."""
+    return sides(lab.synced(), **more)
+
+
 def _read_thread(lab: Lab, one: Contender, kind: Kind) -> "tuple[Thread, list[Step]]":
     """Return a thread to read, which is kept until the run ends, and its supersteps."""
     steps = kind.supersteps("read", kind.steps)
@@ -149,7 +154,9 @@ def listing_newest(lab: Lab, kind: Kind, *, only: Sequence[str]) -> list[Side]:
     return _calling(lab, max(1, kind.reads // _LISTED), call, only)
 
 
-def _calling(lab: Lab, calls: int, call: Callable[[Contender], Callable[[], object]], only: Sequence[str]) -> list[Side]:
+def _calling(
+    lab: Lab, calls: int, call: Callable[[Contender], Callable[[], object]], only: Sequence[str]
+) -> list[Side]:
     """Return sides that make the same call so many times. The cost is that of a call."""
     return [
         Side(one.name, lambda _, made=call(one): one_by_one([made] * calls, calls)) for one in _savers(lab, only=only)

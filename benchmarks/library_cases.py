@@ -13,6 +13,7 @@ _SAVERS = (
     "LangGraph, plainredis",
     "LangGraph, Redis",
 )
+_DURABILITIES = (("everysec", "fsync every second", False), ("fsync", "fsync each", True))
 _RECORDERS = ("runic_redis, eventsourcing", "eventsourcing, SQLite", "eventsourcing, PostgreSQL")
 
 
@@ -53,6 +54,16 @@ def langgraph(scale: Scale) -> list[Case]:
             for verb, title, sides in verbs
             for kind in kinds
         ),
+        *(
+            Case(
+                f"langgraph/fsync/{verb}/{kind.name}",
+                f"LangGraph: {title}; state: {kind.title}; fsync each",
+                "µs a call",
+                partial(langgraph_turns.synced, sides=sides, kind=kind, only=_SAVERS),
+            )
+            for verb, title, sides in verbs[:2]
+            for kind in kinds
+        ),
         Case(
             f"langgraph/stored/{growing.name}",
             f"LangGraph: storage of {growing.steps} supersteps, {growing.title}",
@@ -81,15 +92,16 @@ def eventsourcing(scale: Scale) -> list[Case]:
     return [
         *(
             Case(
-                f"eventsourcing/insert/{name}",
-                f"eventsourcing: insert {title}",
+                f"eventsourcing/{label}/insert/{name}",
+                f"eventsourcing: insert {title}, {told}",
                 "µs an event",
-                partial(eventsourcing_turns.inserting, batch=batch, tracked=tracked, only=_RECORDERS),
+                partial(eventsourcing_turns.inserting, batch=batch, tracked=tracked, fsync=fsync, only=_RECORDERS),
             )
+            for label, told, fsync in _DURABILITIES
             for name, title, batch, tracked in (
                 ("1", "1 event", 1, False),
                 ("100", "100 events", 100, False),
-                ("tracked/1", "1 event with a tracking record", 1, True),
+                ("tracked", "1 event and a tracking record", 1, True),
             )
         ),
         Case(
@@ -106,7 +118,7 @@ def eventsourcing(scale: Scale) -> list[Case]:
         ),
         *(
             Case(
-                f"eventsourcing/dcb/{label}/{verb}",
+                f"eventsourcing/{label}/dcb/{verb}",
                 f"eventsourcing, DCB: {title}, among {count:,}, {told}",
                 unit,
                 partial(sides, fsync=fsync, only=(*_RECORDERS, "UmaDB")),
@@ -115,6 +127,6 @@ def eventsourcing(scale: Scale) -> list[Case]:
                 ("append", "append 1 on a condition", "µs an event", eventsourcing_turns.appending_unless),
                 ("read", "read by a query", "µs a read", eventsourcing_turns.reading_by_query),
             )
-            for label, told, fsync in (("everysec", "fsync every second", False), ("fsync", "fsync each", True))
+            for label, told, fsync in _DURABILITIES
         ),
     ]

@@ -185,8 +185,8 @@ class Contender:
         """Return the number of round trips to the server until now, with this one. Called when a thread is open."""
         raise NotImplementedError
 
-    def open_recorder(self) -> Any:
-        """Return a process recorder of the `eventsourcing` library."""
+    def open_recorder(self, *, tracking: bool) -> Any:
+        """Return a process recorder of the `eventsourcing` library, perhaps one that stores tracking records."""
         raise NotImplementedError
 
     def open_dcb_recorder(self) -> Any:

@@ -83,7 +83,7 @@ class EventSourcing(Contender):
     def close(self) -> None:
         self.factory.close()
 
-    def open_recorder(self) -> Any:
+    def open_recorder(self, *, tracking: bool) -> Any:  # noqa: ARG002 - each stores them
         if self._recorder is None:
             self._recorder = self.factory.process_recorder()
         return self._recorder

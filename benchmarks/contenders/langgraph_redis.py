@@ -32,8 +32,6 @@ class LangGraphRedis(LangGraphSaver):
 
     def open(self) -> None:
         self._stack = contextlib.ExitStack()
-        if self.place.fsync:
-            raise Missing("measured in the cases without fsync")
         if not self._has_modules() and shutil.which(_PROGRAM) is None:
             raise Missing(
                 f"it needs RedisJSON and RediSearch: pass the --url of a Redis 8 or a Redis Stack, or have {_PROGRAM} "
@@ -77,9 +75,11 @@ class LangGraphRedis(LangGraphSaver):
             client = self._stack.enter_context(self.place.server.client())
             self._stack.callback(self._clear, client)
             return client
-        socket = self.place.directory / "stack.sock"
-        # As durable as the embedded server: with an append-only file, which is synced every second.
-        settings = {"port": 0, "unixsocket": socket, "dir": self.place.directory, "appendonly": "yes"}
+        socket = self.place.directory / "stack" / "redis.sock"
+        socket.parent.mkdir()
+        # As durable as the embedded server.
+        fsync = "always" if self.place.fsync else "everysec"
+        settings = {"port": 0, "unixsocket": socket, "dir": socket.parent, "appendonly": "yes", "appendfsync": fsync}
         arguments = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
         server = subprocess.Popen([_PROGRAM, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._stack.callback(server.wait)

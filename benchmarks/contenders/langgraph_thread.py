@@ -12,7 +12,9 @@ from langgraph.checkpoint.base import empty_checkpoint
 # The size of a message without its text, as LangGraph's serializer writes it.
 _FRAME_BYTES = 200
 _WORDS = [
-    "".join(letters.choices("etaoinshrdlu", k=letters.randint(3, 9))) for letters in [random.Random(0)] for _ in range(2000)
+    "".join(letters.choices("etaoinshrdlu", k=letters.randint(3, 9)))
+    for letters in [random.Random(0)]
+    for _ in range(2000)
 ]
 # The length of a word with its space, on average.
 _WORD_BYTES = 7
