@@ -19,7 +19,7 @@ from eventsourcing.persistence import Tracking as TrackingRecord
 
 from runic_redis.errors import CursorConflict, GroupRejected, InvalidType
 from runic_redis.eventsourcing.mapping import persistence_errors
-from runic_redis.eventsourcing.notifications import max_position, read_notifications
+from runic_redis.eventsourcing.notifications import NotificationForm, max_position, read_notifications
 from runic_redis.eventsourcing.stored_events import encode_stored, select_stored
 from runic_redis.eventsourcing.subscriptions import RedisSubscription
 from runic_redis.operations.appending import Appended
