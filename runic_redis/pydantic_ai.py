@@ -26,10 +26,9 @@ __all__ = ["RunicConversationStore"]
 T = TypeVar("T")
 _Path = list[tuple[str, str | None]]  # the ids of entries, each with the id of its parent
 
-# A deleted conversation leaves an event for a day. Without it, a new conversation of the same id might reach the cursor
-# that a writer has read from the old one.
+# A deleted conversation leaves this for a day, so that no new one of its id reaches a cursor that a writer has read.
 _NO_RECORD: dict[str, Any] = {"record": None, "entries": []}
-_DELETED_FOR_S = 86_400.0
+_AS_DELETED: dict[str, Any] = {"attributes": {"scope": None}, "expires_in": 86_400.0, "snapshot": b""}
 _READ_TOGETHER = 64
 # The framework serializes messages with this configuration: bytes in a field of any type become base64.
 _records = TypeAdapter(list[ConversationRecord], config=ConfigDict(ser_json_bytes="base64", val_json_bytes="base64"))
@@ -114,9 +113,8 @@ class RunicConversationStore(conversation_store.ConversationStore):
         """Delete a conversation that has a record of a revision; raise `ConversationConflict` if it has not."""
         while True:
             _, cursor = await self._expected(conversation_id, expected_revision)
-            options: dict[str, Any] = {"attributes": {"scope": None}, "expires_in": _DELETED_FOR_S, "snapshot": b""}
             try:
-                await self._store.append(conversation_id, [_NO_RECORD], expected_cursor=cursor, **options)
+                await self._store.append(conversation_id, [_NO_RECORD], expected_cursor=cursor, **_AS_DELETED)
             except CursorConflict:
                 continue
             await self._store.trim(conversation_id, keep=1)
