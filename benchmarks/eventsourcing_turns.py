@@ -31,7 +31,7 @@ def _recording(lab: Lab, verb: str, only: Sequence[str]) -> list[Contender]:
 
 
 def inserting(lab: Lab, batch: int, *, tracked: bool, fsync: bool, only: Sequence[str]) -> list[Side]:
-    """Insert commits of `batch` events of one aggregate, perhaps each with a tracking record. A turn has an aggregate."""
+    """Insert commits of `batch` events, perhaps each with a tracking record. Each turn has a new aggregate."""
     lab = lab.synced() if fsync else lab
 
     def turn(one: Contender, number: int) -> Turn:

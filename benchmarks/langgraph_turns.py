@@ -115,31 +115,31 @@ def _read_thread(lab: Lab, one: Contender, kind: Kind) -> "tuple[Thread, list[St
 def getting_latest(lab: Lab, kind: Kind, *, only: Sequence[str]) -> list[Side]:
     """Get the newest checkpoint of a thread."""
 
-    def call(one: Contender) -> Callable[[], object]:
+    def prepare(one: Contender) -> Callable[[], object]:
         thread, steps = _read_thread(lab, one, kind)
         _check(one, thread.latest(), steps[-1], [])
         return thread.latest
 
-    return _calling(lab, kind.reads, call, only)
+    return _calling(lab, kind.reads, prepare, only)
 
 
 def getting_by_id(lab: Lab, kind: Kind, *, only: Sequence[str]) -> list[Side]:
     """Get the checkpoint in the middle of a thread, with the writes after it."""
 
-    def call(one: Contender) -> Callable[[], object]:
+    def prepare(one: Contender) -> Callable[[], object]:
         thread, steps = _read_thread(lab, one, kind)
         middle = len(steps) // 2
         get = partial(thread.by_id, thread.checkpoints[middle])
         _check(one, get(), steps[middle], steps[middle + 1].writes)
         return get
 
-    return _calling(lab, kind.reads, call, only)
+    return _calling(lab, kind.reads, prepare, only)
 
 
 def listing_newest(lab: Lab, kind: Kind, *, only: Sequence[str]) -> list[Side]:
     """List the ten newest checkpoints of a thread, with their states and writes."""
 
-    def call(one: Contender) -> Callable[[], object]:
+    def prepare(one: Contender) -> Callable[[], object]:
         thread, steps = _read_thread(lab, one, kind)
         expected = steps[: -_LISTED - 1 : -1]
         found = thread.newest(_LISTED)
@@ -151,16 +151,19 @@ def listing_newest(lab: Lab, kind: Kind, *, only: Sequence[str]) -> list[Side]:
             writes = step.writes
         return partial(thread.newest, _LISTED)
 
-    return _calling(lab, max(1, kind.reads // _LISTED), call, only)
+    return _calling(lab, max(1, kind.reads // _LISTED), prepare, only)
 
 
 def _calling(
-    lab: Lab, calls: int, call: Callable[[Contender], Callable[[], object]], only: Sequence[str]
+    lab: Lab, calls: int, prepare: Callable[[Contender], Callable[[], object]], only: Sequence[str]
 ) -> list[Side]:
     """Return sides that make the same call so many times. The cost is that of a call."""
-    return [
-        Side(one.name, lambda _, made=call(one): one_by_one([made] * calls, calls)) for one in _savers(lab, only=only)
-    ]
+
+    def side(one: Contender) -> Side:
+        call = prepare(one)
+        return Side(one.name, lambda _: one_by_one([call] * calls, calls))
+
+    return [side(one) for one in _savers(lab, only=only)]
 
 
 def storing(lab: Lab, kind: Kind, *, only: Sequence[str]) -> list[Side]:
@@ -177,7 +180,7 @@ def storing(lab: Lab, kind: Kind, *, only: Sequence[str]) -> list[Side]:
 
 
 def counting(lab: Lab, verb: str, *, only: Sequence[str]) -> list[Side]:
-    """Count the round trips of a call: `put`, `put_writes`, `latest`, `by_id` or `newest`, of a thread of small states."""
+    """Count the round trips of `put`, `put_writes`, `latest`, `by_id` or `newest`, in a thread of small states."""
 
     def turn(one: Contender, number: int) -> Turn:
         steps = _SMALL.supersteps(f"counted-{number}", _SMALL.steps)

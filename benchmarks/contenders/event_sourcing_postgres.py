@@ -20,7 +20,7 @@ class EventSourcingPostgres(EventSourcing):
     def open(self) -> None:
         self._database = postgres.create_database(self.place, "eventsourcing")
         settings = {f"POSTGRES_{name.upper()}": value for name, value in self._database.items()}
-        # Without its database functions it uses psycopg's pipelines, which are slower, and hung here with older versions.
+        # Without its database functions it uses psycopg's pipelines, which are slower, and hung with older versions.
         settings["POSTGRES_ENABLE_DB_FUNCTIONS"] = "yes"
         self.connect({"PERSISTENCE_MODULE": _MODULE, **settings})
         self._settings = settings
