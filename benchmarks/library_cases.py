@@ -21,9 +21,9 @@ def langgraph(scale: Scale) -> list[Case]:
     """Return the cases of LangGraph's savers."""
     calls = scale.calls
     kinds = (
-        langgraph_turns.Kind("1000", "1 kB", 1_000, 0, steps=20, puts=calls(50), reads=calls(50)),
-        langgraph_turns.Kind("100000", "100 kB, replaced", 100_000, 0, steps=20, puts=calls(20), reads=calls(20)),
-        langgraph_turns.Kind("talk", "100 kB, appended to", 100_000, 500, steps=20, puts=calls(20), reads=calls(20)),
+        langgraph_turns.Kind("1000", "1 kB", 1_000, 0, steps=calls(20), puts=calls(50), reads=calls(50)),
+        langgraph_turns.Kind("100000", "100 kB, replaced", 100_000, 0, steps=calls(20), puts=calls(20), reads=calls(20)),
+        langgraph_turns.Kind("talk", "100 kB, appended to", 100_000, 500, steps=calls(20), puts=calls(20), reads=calls(20)),
         langgraph_turns.Kind(
             "growing", "growing to 1 MB", 0, 5_000, steps=scale.supersteps, puts=scale.supersteps, reads=calls(5)
         ),

@@ -43,6 +43,9 @@ TINY = dataclasses.replace(
     followed=(200, 20),
     consumed=50,
     paced=20,
+    jobs=20,
+    awaited=2,
+    supersteps=5,
 )
 
 
