@@ -447,10 +447,11 @@ def test_writers_that_go_on_are_not_taken_for_damage(store: RedisStore) -> None:
     def write() -> None:
         for number in range(10**9):
             store.append_many([("w", [{"n": number}]), (f"new-{number}", [{"f": Fact(number)}])])
-            store.save_snapshot("trimmed", store.append("trimmed", [{"n": number}]), b"state")
+            store.append("w", [{"n": number}], tags=[f"written/{number}", "all"])
+            store.save_snapshot("trimmed", store.append("trimmed", [{"n": number}], tags=["all"]), b"state")
             store.trim("trimmed")
             store.delete("comes and goes")
-            store.append("comes and goes", [{"n": number}, {"n": number}][: 1 + number % 2], snapshot=b"s")
+            store.append("comes and goes", [{"n": number}, {"n": number}][: 1 + number % 2], snapshot=b"s", tags=["a"])
             if over.is_set():
                 return
 
@@ -470,11 +471,12 @@ def grow(store: RedisStore) -> None:
         "w",
         [{"n": 0}, {"f": [Fact(os.urandom(4)), Fact(1)]}, {"large": os.urandom(9000)}],
         commit_id=os.urandom(8).hex(),
+        tags=["all", os.urandom(8).hex()],
     )
 
 
 def grow_and_trim(store: RedisStore) -> None:
-    store.append("w", [{"n": 0}], snapshot=b"state")
+    store.append("w", [{"n": 0}], snapshot=b"state", tags=["all", os.urandom(8).hex()])
     store.trim("w")
 
 

@@ -96,7 +96,7 @@ def list_tags(context: Context, workflow_id: str) -> Operation[list[tuple[str, i
         members: list[bytes] = yield from ask(
             key_command("ZRANGEBYLEX", key, first, "+", "LIMIT", "0", str(_MOST_LISTED))
         )
-        tags += [(member[: -_DIGITS - 1].decode(), int(member[-_DIGITS:])) for member in members]
+        tags += [(member[: -DIGITS - 1].decode(), int(member[-DIGITS:])) for member in members]
         if len(members) < _MOST_LISTED:
             return tags
         first = b"(" + members[-1]
