@@ -3,7 +3,7 @@
 -- KEYS[1…]  for each commit, of its workflow:
 --           events    stream
 --           meta      hash: cursor, created, largest, retried, snapshot, ids, refs, trimmed, trimmed_ms, fence,
---                     lease_until, expires, sliding, touched
+--                     lease_until, expires, sliding, touched, tags
 --           index     sorted set of the partition's workflows by the time of their last write
 --           partition hash of the partition: made, counts, position, and the replies to retries
 --           and if the namespace has a feed
@@ -23,6 +23,7 @@
 --           expiring  (with a lifetime) sorted set of the partition's workflows that expire, by when
 --           labels    (with attributes) for each of them, two sorted sets of workflows by when they were created:
 --                     those with its new value, and those with the value before
+--           tags      (with tags) sorted set of the workflow's tags, see lua/find.lua
 -- ARGV[1…]  for each commit:
 --           workflow_id
 --           commit_id
@@ -46,10 +47,12 @@
 --                      t  '1': it ends the workflow's timer
 --                      u  '1': reject it if the workflow's inbox has a request to cancel
 --                      A  how many attributes it sets or removes, the parent among them
+--                      T  how many tags it has
 --                      n  how many entries it has, if not one
 --           and for each entry, how many events it holds, its header, its payload; and for each fact, its hash, and
 --           its value, or '' for a fact that must be stored already; and for each message, its ID in the inbox; and
---           for each attribute, its field in the meta hash, 'a:<name>' or 'parent', and '=<value>', or '' to remove it
+--           for each attribute, its field in the meta hash, 'a:<name>' or 'parent', and '=<value>', or '' to remove
+--           it; and the tags
 -- Reply     array, for each commit: the ID of its last entry, a string; or the workflow's cursor after it, an
 --           integer, if it was stored before or has no events; or an error, as a string
 -- Errors    READONLY, of all;

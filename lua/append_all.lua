@@ -1,7 +1,7 @@
 -- Append a group of commits, each to another workflow. All of them are stored, or none.
 --
 -- KEYS[1…]  for each commit, the keys that lua/append.lua takes for it: events, meta, index, partition, feed, commits,
---           leases, queues, queue, snapshot, refs, bucket, times, inbox, expiring, attribute, children
+--           leases, queues, queue, snapshot, refs, bucket, times, inbox, expiring, attribute, children, tags
 -- ARGV[1]   tried      '' on a first try, and '1' on a retry
 -- ARGV[2…]  for each commit, the arguments that lua/append.lua takes for it on a retry. The third one counts on a
 --           retry only.

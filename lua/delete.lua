@@ -9,16 +9,17 @@
 -- KEYS[6]   refs       sorted set of the hashes of the facts that it refers to, by the last cursor that does
 -- KEYS[7]   inbox      stream of the messages that no commit has consumed
 -- KEYS[8]   messages   hash of the message ids that senders gave
--- KEYS[9]   index      sorted set of the partition's workflows by the time of their last write
--- KEYS[10]  leases     sorted set of the partition's leased workflows by the end of their leases
--- KEYS[11]  queues     hash of how many workflows each queue of the partition has
--- KEYS[12]  queue      sorted set of the queue's workflows by when they are due
--- KEYS[13]  parked     sorted set of the partition's parked workflows by the time of that
--- KEYS[14]  expiring   sorted set of the partition's workflows that expire, by when
--- KEYS[15]  completed  sorted set of the partition's completed workflows by the time of that
--- KEYS[16]  partition  hash of the partition: counts, position, and the replies to retries
--- KEYS[17]  feed       stream of the partition's commits; the index again, if the namespace has no feed
--- KEYS[18…] labels     sorted sets of workflows by when they were created: with its attributes, and with its parent
+-- KEYS[9]   tags       sorted set of its tags, see lua/find.lua
+-- KEYS[10]  index      sorted set of the partition's workflows by the time of their last write
+-- KEYS[11]  leases     sorted set of the partition's leased workflows by the end of their leases
+-- KEYS[12]  queues     hash of how many workflows each queue of the partition has
+-- KEYS[13]  queue      sorted set of the queue's workflows by when they are due
+-- KEYS[14]  parked     sorted set of the partition's parked workflows by the time of that
+-- KEYS[15]  expiring   sorted set of the partition's workflows that expire, by when
+-- KEYS[16]  completed  sorted set of the partition's completed workflows by the time of that
+-- KEYS[17]  partition  hash of the partition: counts, position, and the replies to retries
+-- KEYS[18]  feed       stream of the partition's commits; the index again, if the namespace has no feed
+-- KEYS[19…] labels     sorted sets of workflows by when they were created: with its attributes, and with its parent
 -- ARGV[1]   workflow id
 -- ARGV[2]   when the workflow to delete was created, or '' if it has no such time. A workflow that was created under
 --           this id at another time stays
@@ -47,20 +48,21 @@
 --@include sliding
 
 local events, meta_key, snapshot, log, commits, refs = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local inbox, messages, index, leases, queues, queue = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
-local parked, expiring, completed, partition, feed = KEYS[13], KEYS[14], KEYS[15], KEYS[16], KEYS[17]
+local inbox, messages, tags, index = KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local leases, queues, queue, parked, expiring = KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[15]
+local completed, partition, feed = KEYS[16], KEYS[17], KEYS[18]
 local workflow, created, by_lease, expires, reached_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local call_id, retry = ARGV[6], ARGV[7]
 
 -- The workflow's own keys, each with a command that rejects a foreign value: UNLINK deletes a value of any type.
 local own = {
   {'XLEN', events}, {'HLEN', meta_key}, {'HLEN', snapshot}, {'STRLEN', log}, {'HLEN', commits}, {'ZCARD', refs},
-  {'XLEN', inbox}, {'HLEN', messages},
+  {'XLEN', inbox}, {'HLEN', messages}, {'ZCARD', tags},
 }
 -- The partition's sorted sets in which it may stand, beside the index and its queue; and for those that are counted,
 -- the field of the partition's hash.
 local sets = {{leases}, {parked, 'parked'}, {completed, 'completed'}, {expiring}}
-local key = 18
+local key = 19
 while true do
   local set = unpack(KEYS, key, key)
   if not set then break end
@@ -89,8 +91,8 @@ end
 
 local function act()
   if (meta[1] or '') ~= created or (expires ~= '' and meta[3] ~= expires) then return 0 end
-  local problem = queue_error(queues, queue, meta[2], 12)
-    or meta[1] and lease_error(lease_of(by_lease, workflow, meta_key, leases, queues, queue, 12))
+  local problem = queue_error(queues, queue, meta[2], 13)
+    or meta[1] and lease_error(lease_of(by_lease, workflow, meta_key, leases, queues, queue, 13))
   problem = problem or feed_error(feed, index, partition) or labels_error()
   if problem then return problem end
   local names = {}

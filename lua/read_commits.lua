@@ -58,7 +58,7 @@ for key = 2, #KEYS do
         size = size + 1
         reply[size] = entries[part][1]
       end
-      reply[size + 1], reply[size + 2], reply[size + 3] = fields[1], fields[2], fields[6] or ''
+      reply[size + 1], reply[size + 2], reply[size + 3] = fields[1], fields[2], fields[5] == 'm' and fields[6] or ''
       size = size + 3
     end
   end

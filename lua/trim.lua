@@ -2,23 +2,26 @@
 --
 -- KEYS[1]  events     stream of the workflow
 -- KEYS[2]  meta       hash of the workflow: created, retried, snapshot, refs, trimmed, trimmed_ms, fence, lease_until,
---                     expires
+--                     expires, tags, largest
 -- KEYS[3]  snapshot   hash: cursor, data, refs
 -- KEYS[4]  leases     sorted set of the partition's leased workflows by the end of their leases
 -- KEYS[5]  queues     hash of how many workflows each queue of the partition has
 -- KEYS[6]  queue      sorted set of the queue's workflows by when they are due
 -- KEYS[7]  partition  hash of the partition: the replies to retries
 -- KEYS[8]  refs       sorted set of the hashes of the facts that the workflow refers to, by the last cursor that does
+-- KEYS[9]  tags       sorted set of the workflow's tags, see lua/find.lua
 -- ARGV[1]  workflow id
 -- ARGV[2]  id of this call
 -- ARGV[3]  '' on a first try
 -- ARGV[4]  lease, '<fencing token> <milliseconds>', or ''
 -- ARGV[5]  how many of the events that the snapshot covers to keep
 -- ARGV[6]  the caller's time (Unix microseconds)
--- Reply    integer: the cursor of the last trimmed event, 0 if none is; nil if there is no such workflow
+-- Reply    integer: the cursor of the last trimmed event, 0 if none is; the same as a negative number if more is left
+--          to trim; nil if there is no such workflow
 -- Errors   LEASE_LOST <owner, percent-encoded>; OTHER_KEY <place> <key>; DAMAGED <what>; END_REACHED
 --
--- A commit that the snapshot covers only in part stays whole.
+-- A commit that the snapshot covers only in part stays whole. If the workflow has tags, a call reads the entries that
+-- it trims, and so trims a bounded number of them.
 --
 -- A reference is removed if its last cursor is trimmed and the snapshot does not refer to the fact. If the snapshot
 -- does not tell its references, the script searches its data for the fact's hash.
@@ -33,15 +36,18 @@
 --@include other_key
 --@include lease
 --@include snapshot_refs
+--@include tags
 
 local events, meta_key, snapshot, leases = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local queues, queue, partition = KEYS[5], KEYS[6], KEYS[7]
-local refs = KEYS[8]
+local refs, tags = KEYS[8], KEYS[9]
 local workflow, call_id, retry, by_lease, keep, caller_us = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 
 -- How many references one call reviews, and how many bytes of data it searches for them. The bounds limit the script's
 -- time.
 local MOST_REVIEWED, MOST_SEARCHED = 1024, 33554432
+-- How many entries with tags one call trims, and how many bytes of them, and the rest of the commit that it reaches.
+local MOST_TRIMMED, MOST_TRIMMED_BYTES = 256, 1048576
 
 local meta = redis.call('HMGET', meta_key, 'created', 'trimmed', 'retried', 'expires')
 if retry ~= '' or meta[3] then
@@ -88,6 +94,37 @@ local function release(trimmed)
   if counted then redis.call('HINCRBY', meta_key, 'refs', -math.min(counted, #released)) end
 end
 
+-- Remove the tags of the commits up to the entry with the ID `last_id`, or of some of them. Return the ID of the last
+-- entry whose tags are removed, and whether there are more.
+local function remove_tags(last_id)
+  local meta = redis.call('HMGET', meta_key, 'tags', 'largest')
+  local count = as_count(meta[1])
+  if not count or count == 0 then return last_id end
+  local page_size = math.max(1, math.min(MOST_TRIMMED, MOST_TRIMMED_BYTES / math.max(1, as_count(meta[2]) or 1)))
+  local after, commit, seen, removed = '-', nil, 0, 0
+  local reached, has_more
+  repeat
+    local page = redis.call('XRANGE', events, after, last_id, 'COUNT', int(math.floor(page_size)))
+    for _, entry in ipairs(page) do
+      local id, fields = entry[1], entry[2]
+      if fields[4] ~= commit and seen >= math.floor(page_size) then
+        has_more = true
+        break
+      end
+      reached, commit, seen, after = id, fields[4], seen + 1, '(' .. id
+      for at = 5, #fields, 2 do
+        if fields[at] == 't' then
+          for tag in string.gmatch(fields[at + 1], '[^\255]+') do
+            removed = removed + redis.call('ZREM', tags, tag_member(tag, string.match(id, '^%d+')))
+          end
+        end
+      end
+    end
+  until has_more or #page < math.floor(page_size)
+  if removed > 0 then redis.call('HINCRBY', meta_key, 'tags', -math.min(count, removed)) end
+  return reached, has_more
+end
+
 -- Trim the stream after the cursor `trimmed`, up to `covered`. Return the cursor of the last trimmed event.
 local function trim(trimmed, covered)
   local last = redis.call('XREVRANGE', events, int(covered), '-', 'COUNT', 1)[1]
@@ -102,11 +139,12 @@ local function trim(trimmed, covered)
     if not last then return trimmed end
   end
 
-  local place, stamp = string.match(last[1], '(%d+)-(%d+)')
+  local last_id, has_more = remove_tags(last[1])
+  local place, stamp = string.match(last_id, '(%d+)-(%d+)')
   redis.call('XTRIM', events, 'MINID', '=', int(tonumber(place) + 1) .. '-0')
   redis.call('HSET', meta_key, 'trimmed', place, 'trimmed_ms', stamp)
   extend_used_lease(lease, ms)
-  return tonumber(place)
+  return tonumber(place), has_more
 end
 
 local function act()
@@ -117,9 +155,11 @@ local function act()
   local covered = as_count(redis.call('HGET', snapshot, 'cursor'))
   if not trimmed or not covered then return 'DAMAGED cursor' end
   redis.call('ZCARD', refs)
-  trimmed = trim(trimmed, math.max(0, covered - tonumber(keep)))
+  redis.call('ZCARD', tags)
+  local has_more
+  trimmed, has_more = trim(trimmed, math.max(0, covered - tonumber(keep)))
   release(trimmed)
-  return trimmed
+  return has_more and -trimmed or trimmed
 end
 
 local reply = act()

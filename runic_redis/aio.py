@@ -35,6 +35,7 @@ from runic_redis.operations import (
     feed,
     feed_starts,
     feed_trimming,
+    finding,
     groups,
     leasing,
     lifetimes,
@@ -55,6 +56,7 @@ from runic_redis.operations import (
 )
 from runic_redis.operations.confirming import durably
 from runic_redis.operations.filters import Filters, check_filters
+from runic_redis.operations.finding import TaggedCommit
 from runic_redis.operations.groups import Append
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.life import Life
@@ -311,6 +313,7 @@ class AsyncRedisStore:
         expires_in: float | None = None,
         attributes: Mapping[str, str | None] | None = None,
         parent: str | None = None,
+        tags: Sequence[str] = (),
         durability: Durability | None = None,
     ) -> int:
         """Append events to a workflow as one commit.
@@ -334,8 +337,8 @@ class AsyncRedisStore:
                 and expires_in is None
                 and attributes is None
                 and parent is None
-                and not (consumes or ends_timer or unless_cancelled)
-                else Life(queue, due, consumes, ends_timer, unless_cancelled, expires_in, attributes, parent),
+                and not (consumes or ends_timer or unless_cancelled or tags)
+                else Life(queue, due, consumes, ends_timer, unless_cancelled, expires_in, attributes, parent, tags),
             ),
             durability,
             "append",
@@ -431,6 +434,22 @@ class AsyncRedisStore:
         See `RedisStore.read_many`.
         """
         return await self.run(reading_many.read_many(self.context, items, facts=facts), "read_many")
+
+    async def find(
+        self,
+        workflow_id: str,
+        *,
+        tag: str | None = None,
+        prefix: str | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> list[TaggedCommit]:
+        """Return the commits of a workflow that carry a tag, with their events.
+
+        See `RedisStore.find`.
+        """
+        operation = finding.find(self.context, workflow_id, tag=tag, prefix=prefix, reverse=reverse, limit=limit)
+        return await self.run(operation, "find", workflow_id)
 
     def tail(self, workflow_id: str, *, after: int = 0, wait_s: float | None = None) -> AsyncTail[Record]:
         """Return an iterator over a workflow's events that waits for new ones.
@@ -618,6 +637,13 @@ class AsyncRedisStore:
         See `RedisStore.put_fact`.
         """
         return await self._write(facts.put_fact(self.context, value), durability, "put_fact")
+
+    def fact_hash(self, value: Any) -> str:
+        """Return the hash that `put_fact` returns for a value.
+
+        See `RedisStore.fact_hash`.
+        """
+        return facts.fact_hash(self.context, value)
 
     async def load_fact(self, fact_hash: str | bytes) -> Any:
         """Return the value stored under a hash, after checking it against the hash.

@@ -28,6 +28,8 @@ MAX_REASON_BYTES = 4096
 MAX_ATTRIBUTES = 16
 MAX_ATTRIBUTE_NAME_BYTES = 64
 MAX_ATTRIBUTE_BYTES = 256
+MAX_TAG_BYTES = 130
+MAX_TAGS = 1000
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.@/+-]{1,100}")
@@ -258,6 +260,29 @@ def _attribute_value(name: str, value: Any) -> str:
             f"An attribute is at most {MAX_ATTRIBUTE_BYTES} UTF-8 bytes, and {name} is {size}; nothing was sent."
         )
     return text
+
+
+def check_tag(tag: Any, name: str = "A tag") -> bytes:
+    """Return a tag, or a prefix of tags, as UTF-8: at most `MAX_TAG_BYTES`, and no NUL, which ends it in Redis."""
+    text = _plain_text(tag, name)
+    raw = _utf8(text, name)
+    if len(raw) > MAX_TAG_BYTES or "\0" in text:
+        raise InvalidArgument(
+            f"{name} is at most {MAX_TAG_BYTES} UTF-8 bytes without a NUL, not {short_repr(text)}; nothing was sent."
+        )
+    return raw
+
+
+def check_tags(tags: Any) -> list[bytes]:
+    """Return the tags of a commit, each once."""
+    if not isinstance(tags, list | tuple):
+        raise InvalidType(f"tags is a list of texts, not {short_repr(tags)}; nothing was sent.")
+    raw = list(dict.fromkeys(check_tag(tag) for tag in tags))
+    if b"" in raw:
+        raise InvalidArgument("A tag may not be empty; nothing was sent.")
+    if len(raw) > MAX_TAGS:
+        raise InvalidArgument(f"A commit has at most {MAX_TAGS} tags, and these are {len(raw)}; nothing was sent.")
+    return raw
 
 
 def check_timer(name: Any) -> str:

@@ -27,6 +27,7 @@ class WorkflowKeys:
     refs: str
     inbox: str
     messages: str
+    tags: str
     index: str
     leases: str
     queues: str
@@ -233,6 +234,7 @@ def _workflow_keys(namespace: str, partitions: int, workflow_id: str, has_feed: 
         refs=f"{tag}:refs:{workflow_id}",
         inbox=f"{tag}:inbox:{workflow_id}",
         messages=f"{tag}:messages:{workflow_id}",
+        tags=f"{tag}:tags:{workflow_id}",
         index=f"{tag}:index",
         leases=f"{tag}:leases",
         queues=f"{tag}:queues",

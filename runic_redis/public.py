@@ -47,6 +47,7 @@ from runic_redis.events import CancelRequested, EventRegistry, Fact, FactRef, Un
 from runic_redis.feeds import AsyncFeed, Feed
 from runic_redis.heartbeat import AsyncHeldLease, HeldLease
 from runic_redis.operations.commits import Commit
+from runic_redis.operations.finding import TaggedCommit
 from runic_redis.operations.groups import Append
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.messages import Message
@@ -149,6 +150,7 @@ __all__ = [
     "StreamStore",
     "Subscription",
     "SubscriptionStatus",
+    "TaggedCommit",
     "Tail",
     "Timer",
     "TimerStore",

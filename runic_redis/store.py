@@ -32,6 +32,7 @@ from runic_redis.operations import (
     feed,
     feed_starts,
     feed_trimming,
+    finding,
     groups,
     leasing,
     lifetimes,
@@ -52,6 +53,7 @@ from runic_redis.operations import (
 )
 from runic_redis.operations.confirming import durably
 from runic_redis.operations.filters import Filters, check_filters
+from runic_redis.operations.finding import TaggedCommit
 from runic_redis.operations.groups import Append
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.life import Life
@@ -277,6 +279,7 @@ class RedisStore:
         expires_in: float | None = None,
         attributes: Mapping[str, str | None] | None = None,
         parent: str | None = None,
+        tags: Sequence[str] = (),
         durability: Durability | None = None,
     ) -> int:
         """Append events to a workflow as one commit.
@@ -308,6 +311,7 @@ class RedisStore:
             attributes: short texts by name, such as {"customer": "7"}, by which `list` and `count` find the workflow.
                 Each commit may set some, and None removes one. A workflow has at most 16, of 256 bytes each.
             parent: the workflow that started this one, for `children`. Only the first commit of a workflow takes it.
+            tags: short texts, such as "step/17", by which `find` finds this commit: up to 1,000, of 130 bytes each.
             durability: how durable the commit must be before the call returns; None for the store's setting.
 
         Returns:
@@ -344,8 +348,8 @@ class RedisStore:
                 and expires_in is None
                 and attributes is None
                 and parent is None
-                and not (consumes or ends_timer or unless_cancelled)
-                else Life(queue, due, consumes, ends_timer, unless_cancelled, expires_in, attributes, parent),
+                and not (consumes or ends_timer or unless_cancelled or tags)
+                else Life(queue, due, consumes, ends_timer, unless_cancelled, expires_in, attributes, parent, tags),
             ),
             durability,
             "append",
@@ -516,6 +520,38 @@ class RedisStore:
             `facts`, also a `FactNotFound` or `DecodeError`, which names the fact and the event that refers to it.
         """
         return self.run(reading_many.read_many(self.context, items, facts=facts), "read_many")
+
+    def find(
+        self,
+        workflow_id: str,
+        *,
+        tag: str | None = None,
+        prefix: str | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> list[TaggedCommit]:
+        """Return the commits of a workflow that carry a tag, with their events.
+
+        One round trip finds up to 256 commits or 1 MiB. A tag finds its commit from the moment the commit is
+        acknowledged until the commit is trimmed or deleted.
+
+        Args:
+            workflow_id: the workflow.
+            tag: the tag, as `append` took it; or
+            prefix: the beginning of the tags. A commit with several such tags is returned for each of them.
+            reverse: return the last commit first.
+            limit: how many commits to return at most; None for all.
+
+        Returns:
+            The commits in the order of their tags, by UTF-8 bytes, and for one tag in the order of their cursors. An
+            empty list if none carries the tag, or there is no such workflow.
+
+        Raises:
+            InvalidArgument: there is both a tag and a prefix, or neither; nothing was sent.
+            DecodeError: the stored data is damaged. If only the tags are, ``verify --repair`` restores them.
+        """
+        operation = finding.find(self.context, workflow_id, tag=tag, prefix=prefix, reverse=reverse, limit=limit)
+        return self.run(operation, "find", workflow_id)
 
     def tail(self, workflow_id: str, *, after: int = 0, wait_s: float | None = None) -> Tail[Record]:
         """Return an iterator over a workflow's events that waits for new ones.
@@ -844,6 +880,16 @@ class RedisStore:
             EncodeError: the value has no encoding; nothing was sent.
         """
         return self._write(facts.put_fact(self.context, value), durability, "put_fact")
+
+    def fact_hash(self, value: Any) -> str:
+        """Return the hash that `put_fact` returns for a value.
+
+        Nothing is sent, and in asyncio the call is not awaited.
+
+        Raises:
+            EncodeError: the value has no encoding.
+        """
+        return facts.fact_hash(self.context, value)
 
     def load_fact(self, fact_hash: str | bytes) -> Any:
         """Return the value stored under a hash, after checking it against the hash.

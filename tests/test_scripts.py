@@ -82,6 +82,8 @@ def call_every_script(store: RedisStore, directory: Path) -> None:
     store.park(store.claim("me", queues=["other"])[0], "not now")
     store.unpark("w")
     store.send("w", {"n": 1})
+    store.append("w", [{"n": 1}], tags=["a", "b"])
+    assert len(store.find("w", prefix="")) == 2
     store.append("w", [{"f": Fact("in an answer")}], consumes=store.inbox("w"), ends_timer=True, unless_cancelled=True)
     assert sorted(store.list()) == ["v", "w"]
     export(store, directory / "archive")

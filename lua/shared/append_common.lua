@@ -31,6 +31,8 @@ local function make_rare_functions(now_us, now_ms)
 --@include append_retries
 --@include labels
 --@include append_labels
+--@include tags
+--@include append_tags
 --@include append_extras
 
   return {

@@ -31,8 +31,12 @@
         local count, header, payload = unpack(ARGV, place, place + 2)
         local after = cursor + count
         local text = string.format('%d', after)
-        reply = metadata and try('XADD', events, text .. '-' .. now_ms, header, payload, 'i', commit_id, 'm', metadata)
-          or try('XADD', events, text .. '-' .. now_ms, header, payload, 'i', commit_id)
+        -- The last entry has the fields for its tags.
+        local further = extras and place + 3 > last and extras.fields
+        local id = text .. '-' .. now_ms
+        reply = further and try('XADD', events, id, header, payload, 'i', commit_id, unpack(further))
+          or metadata and try('XADD', events, id, header, payload, 'i', commit_id, 'm', metadata)
+          or try('XADD', events, id, header, payload, 'i', commit_id)
         if reply.err then
           if position then
             rare = rare or make_rare_functions(now_us, now_ms)

@@ -200,7 +200,7 @@ def append_call(
     if about:
         options["m"] = about
     size = 0
-    further: Sequence[str] = ()
+    further: Sequence[Argument] = ()
     if lease is not None or snapshot is not None or facts or life is not None:
         data = None if snapshot is None else _check_snapshot(snapshot, commit)
         if life is not None and not commit:
@@ -234,7 +234,7 @@ def _add_extras(
     refs: Mapping[str, bytes] | None,
     facts: dict[str, bytes],
     life: Life | None,
-) -> tuple[int, Sequence[str]]:
+) -> tuple[int, Sequence[Argument]]:
     """Add the extras of a commit to its options and keys. Return their size in bytes, and the further arguments."""
     keys = context.keys.workflow(workflow_id)
     touched += lease_keys(context, workflow_id, lease)
@@ -262,7 +262,8 @@ def _add_extras(
     if life.expires_in is not None:
         options["x"] = str(milliseconds(check_seconds(life.expires_in, "expires_in")))
         touched.append(keys.expiring)
-    return size, [*ids, *life.add_labels(options, touched, keys)]
+    labels = life.add_labels(options, touched, keys)
+    return size, [*ids, *labels, *life.add_tags(options, touched, keys)]
 
 
 def _entries(context: Context, commit: Sequence[Any], facts: dict[str, bytes]) -> Sequence[Entry]:

@@ -231,7 +231,7 @@ def delete_call(
     queue = meta.get(b"queue", DEFAULT_QUEUE.encode()).decode(errors="replace")
     touched = [
         *(keys.events, keys.meta, keys.snapshot, keys.log, keys.commits, keys.refs, keys.inbox, keys.messages),
-        *(keys.index, keys.leases, keys.queues, keys.queue(queue), keys.parked),
+        *(keys.tags, keys.index, keys.leases, keys.queues, keys.queue(queue), keys.parked),
         *(keys.expiring, keys.completed, keys.partition, keys.feed),
         *label_sets(keys, meta),
     ]

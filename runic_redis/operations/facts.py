@@ -36,6 +36,11 @@ def put_fact(context: Context, value: Any) -> Operation[str]:
     return fact_hash
 
 
+def fact_hash(context: Context, value: Any) -> str:
+    """Return a value's content hash. Nothing is sent."""
+    return context.codec.own_hash(value)
+
+
 def load_fact(context: Context, fact_hash: str | bytes) -> Operation[Any]:
     """Return the value stored under a hash."""
     facts = yield from load_facts(context, [fact_hash])

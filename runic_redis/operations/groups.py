@@ -45,6 +45,7 @@ class Append:
         expires_in: for how many seconds it is kept from the commit on.
         attributes: the attributes to set; None removes one.
         parent: the workflow that started this one.
+        tags: short texts, by which `find` finds the commit.
     """
 
     workflow_id: str
@@ -64,6 +65,7 @@ class Append:
     expires_in: float | None = None
     attributes: Mapping[str, str | None] | None = None
     parent: str | None = None
+    tags: Sequence[str] = ()
 
 
 def append_all(context: Context, items: Iterable[Append]) -> Operation[list[int]]:
@@ -123,6 +125,8 @@ def _call(context: Context, item: Append, events: Sequence[Any], facts: dict[str
     life = Life(*(getattr(item, name) for name in Life._fields))
     if life.consumes == []:
         life = life._replace(consumes=())
+    if life.tags == []:
+        life = life._replace(tags=())
     return append_call(
         context,
         item.workflow_id,

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from runic_redis.arguments import check_attributes, check_due, check_queue, check_workflow_id
+from runic_redis.arguments import check_attributes, check_due, check_queue, check_tags, check_workflow_id
 from runic_redis.errors import InvalidArgument, InvalidType, short_repr
 from runic_redis.keys import WorkflowKeys
 from runic_redis.operations.labels import ATTRIBUTE, PARENT, label_set
@@ -26,6 +26,7 @@ class Life(NamedTuple):
         expires_in: for how many seconds it is kept from the commit on.
         attributes: the attributes to set; None removes one.
         parent: its parent.
+        tags: the tags of the commit.
     """
 
     queue: str | None = None
@@ -36,6 +37,7 @@ class Life(NamedTuple):
     expires_in: float | None = None
     attributes: Mapping[str, str | None] | None = None
     parent: str | None = None
+    tags: Sequence[str] = ()
 
     def add_queue(
         self, options: dict[str, Argument], touched: list[str], keys: WorkflowKeys, *, is_known: bool
@@ -109,3 +111,15 @@ class Life(NamedTuple):
             touched += [label_set(keys, field, value or "")] * 2
             further += (field, "" if value is None else f"={value}")
         return further
+
+    def add_tags(self, options: dict[str, Argument], touched: list[str], keys: WorkflowKeys) -> list[bytes]:
+        """Add the option and the key for the tags.
+
+        Returns:
+            The further arguments of the commit: the tags.
+        """
+        tags = check_tags(self.tags)
+        if tags:
+            options["T"] = str(len(tags))
+            touched.append(keys.tags)
+        return tags

@@ -72,13 +72,12 @@ def decode_commit(context: Context, workflow_id: str, entry: Any, *, with_record
         metadata, time = None, EPOCH
         if with_records:
             time = EPOCH + timedelta(milliseconds=int(ms))
-            if len(fields) > 4:
-                metadata = context.codec.decode_metadata(fields[fields.index(b"m", 4) + 1])
-        if context.observer is not None and len(fields) > 4:
+            if len(fields) > 4 and fields[4] == b"m":
+                metadata = context.codec.decode_metadata(fields[5])
+        if context.observer is not None and len(fields) > 4 and fields[4] == b"m":
             # A reader of events alone has not asked for metadata, so damaged metadata must not stop it.
-            with suppress(DecodeError, ValueError, IndexError):
-                about = fields[fields.index(b"m", 4) + 1]
-                context.observer.received(metadata or context.codec.decode_metadata(about))
+            with suppress(DecodeError, IndexError):
+                context.observer.received(metadata or context.codec.decode_metadata(fields[5]))
         last, size = int(end), len(header) + payload_size(payload)
         commit = DecodedEntry(last - len(events), last, events, type(events) is Multiplied, time, metadata, size)
     except UnknownEventType as error:

@@ -117,11 +117,15 @@ def trim(context: Context, workflow_id: str, keep: int, lease: Lease | None) -> 
     """Trim the commits that the snapshot covers, and release their facts. Return the cursor of the last one."""
     workflow_id = check_workflow_id(workflow_id)
     by_lease = lease_argument(lease, workflow_id)
-    args = (by_lease, str(check_count(keep, "keep")), context.now_us())
+    keep = check_count(keep, "keep")
     keys = context.keys.workflow(workflow_id)
     held = lease_keys(context, workflow_id, lease)
-    touched = [keys.events, keys.meta, keys.snapshot, *held, keys.partition, keys.refs]
-    reply = yield from write(context, call_once("trim", touched, workflow_id, *args))
-    if leased_reply(reply, workflow_id) is None:
-        raise (yield from absence(context, workflow_id, "trim"))
-    return int(reply)
+    touched = [keys.events, keys.meta, keys.snapshot, *held, keys.partition, keys.refs, keys.tags]
+    while True:
+        call = call_once("trim", touched, workflow_id, by_lease, str(keep), context.now_us())
+        reply = leased_reply((yield from write(context, call)), workflow_id)
+        if reply is None:
+            raise (yield from absence(context, workflow_id, "trim"))
+        # A negative number: there is more to trim.
+        if int(reply) >= 0:
+            return int(reply)
