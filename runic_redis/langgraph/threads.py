@@ -271,7 +271,7 @@ class Threads:
         for name, value in checkpoint.get("channel_values", {}).items():
             pieces = before.get(name, ())
             if pieces and name in same and name not in new_versions and same[name] == versions.get(name):
-                channels[name] = list(pieces)
+                channels[name] = cutter.keep(pieces)
             else:
                 channels[name] = cutter.cut(value, pieces)
         return channels, cutter.new_facts(piece for pieces in channels.values() for piece in pieces)
