@@ -83,7 +83,7 @@ def test_every_page_of_the_docs_is_there_and_its_links_lead_somewhere(site: Path
 
 def test_the_whole_api_is_there(site: Path) -> None:
     places = Page(site / "api.html").places
-    for module in (runic_redis, runic_events, testing):
+    for module in (runic_redis, runic_events, testing, openai_agents, pydantic_ai):
         for name in module.__all__:
             if name == "Hash":  # a type variable
                 continue
