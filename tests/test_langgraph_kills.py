@@ -1,6 +1,6 @@
 """A process that runs a LangGraph graph is killed in the middle of a step. No finished node runs again, none is missed.
 
-A node is finished when `put_writes` of its writes has returned. The graph runs with `durability="sync"`: there, LangGraph
+A node is finished when `put_writes` of its writes has returned. The graph runs with `durability="sync"`: LangGraph then
 begins a step when the checkpoint of the step before is stored. With "async" it begins the step earlier, so a kill can
 lose that checkpoint, and with it the writes of the new step. With "exit" it stores nothing before the run ends.
 """
@@ -149,7 +149,7 @@ def _step_of(name: str) -> str:
 
 def _count_beside(gate: str, finished: set[str]) -> int:
     """Return how many nodes of a gate's step have finished."""
-    step = _step_of(gate.split(" ")[1].split(",")[0])
+    step = _step_of(gate.split(" ")[1].split(",", maxsplit=1)[0])
     return sum(_step_of(name) == step for name in finished)
 
 
