@@ -130,8 +130,13 @@ class Calls:
         metadata = {"source": "loop", "step": len(made), "parents": {"": root[-1][0]} if root and ns else {}}
         metadata["run_id"] = f"run-{run_id}"
         checkpoint: Any = {
-            **{"v": 4, "id": checkpoint_id, "ts": "now", "channel_values": values, "channel_versions": versions},
-            **{"versions_seen": {"node": {"value": 1}}, "updated_channels": sorted(changes)},
+            "v": 4,
+            "id": checkpoint_id,
+            "ts": "now",
+            "channel_values": values,
+            "channel_versions": versions,
+            "versions_seen": {"node": {"value": 1}},
+            "updated_channels": sorted(changes),
         }
         new = {channel: versions[channel] for channel in changes}
         self.both(which, "put", self.config(thread, ns, parent), checkpoint, metadata, new)
