@@ -118,7 +118,7 @@ def appending_unless(lab: Lab, *, fsync: bool, only: Sequence[str]) -> list[Side
 
         taken = one_by_one(bound(append, [(event, data.concerning(event)) for event in chosen]), calls)
         if number <= 0:
-            _check_rejection(one, recorder, chosen[-1])
+            check_rejection(one, recorder, chosen[-1])
         return taken
 
     return [Side(one.name, partial(turn, one)) for one in _recording(lab, "open_dcb_recorder", only)]
@@ -140,7 +140,7 @@ def reading_by_query(lab: Lab, *, fsync: bool, only: Sequence[str]) -> list[Side
     return sides
 
 
-def _check_rejection(one: Contender, recorder: Any, event: Any) -> None:
+def check_rejection(one: Contender, recorder: Any, event: Any) -> None:
     """Raise `Mismatch` unless an event is rejected, because one with its tags came after position 0."""
     data = _data()
     try:
