@@ -1,9 +1,13 @@
 -- Append a group of commits, each to another workflow. All of them are stored, or none.
 --
--- KEYS[1…]  for each commit, the keys that lua/append.lua takes for it: events, meta, index, partition, feed, commits,
---           leases, queues, queue, snapshot, refs, bucket, times, inbox, expiring, attribute, children, tags
+-- KEYS[1]   tagged     index of all tags, see lua/find_where.lua, if there is a condition; else any key of the group
+-- KEYS[2…]  for each commit, the keys that lua/append.lua takes for it: events, meta, index, partition, feed, commits,
+--           leases, queues, queue, snapshot, refs, bucket, times, inbox, expiring, attribute, children, tags,
+--           tagged
 -- ARGV[1]   tried      '' on a first try, and '1' on a retry
--- ARGV[2…]  for each commit, the arguments that lua/append.lua takes for it on a retry. The third one counts on a
+-- ARGV[2]   how many items the query of the condition has, 0 without one. No event may match the query
+-- ARGV[3…]  for each item, the number of its tags, and the tags; with a condition, the position after which no event may
+--           match, and the one from which to search; and for each commit, the arguments that lua/append.lua takes for it on a retry. The third one counts on a
 --           retry only.
 -- Reply     array, for each commit: the ID of its last entry, a string; or the workflow's cursor after it, an
 --           integer, if it was stored before or has no events
@@ -12,6 +16,8 @@
 --           in lua/append.lua: CURSOR_CONFLICT, LEASE_LOST, FACT_MISSING, WORKFLOW_COMPLETED, OTHER_KEY, DAMAGED,
 --           MESSAGE_GONE, CANCEL_REQUESTED, ALREADY_STARTED, TOO_MANY_ATTRIBUTES, REFS_UNKNOWN, COMMIT_UNSURE (in
 --           place of LOOK_AGAIN, too), NEW_PARTITION, END_REACHED and WRONGTYPE;
+--           CONDITION_FAILED <position>, if an event of the commit at that position matches; SEARCH_ON <position>, if
+--           none matches in the commits up to that position, and there may be others: call again from there on;
 --           NOPERM, READONLY, OOM and others by which the server rejects every write
 --
 -- Nothing is written before every key of every commit is read, and before the server has accepted a write of each
@@ -19,9 +25,9 @@
 
 --@include append_common
 
-local tried = ARGV[1]
+local tagged, tried = KEYS[1], ARGV[1]
 local is_retry = tried ~= ''
-local NONE = {}
+local NONE, group = {}, {}
 -- Numbers up to here, and some more, are exact. No position of a feed comes near.
 local MOST_POSITIONS = 9000000000000000
 -- The errors after which the caller settles their cause, and sends the group again.
@@ -109,9 +115,33 @@ local function rejected_by_server(failure)
   return redis.error_reply(has_code and text or 'NOPERM ' .. text)
 end
 
--- Read the commits.
-local group, key = {}, 1
-local at = 2
+--@include matching
+
+-- Return the error of the condition, or nothing.
+local function condition_error(items, after, from)
+  local size, searched = try('ZCARD', tagged), nil
+  if type(size) == 'table' then return size.err end
+  for _, item in ipairs(items) do
+    if #item.walks == 0 then
+      local position = call('HGET', group[1].w.partition, 'position') or '0'
+      if tonumber(position) > after then return 'CONDITION_FAILED ' .. position end
+    else
+      find_next(item, from, after)
+      if item.found then return 'CONDITION_FAILED ' .. rare.int(item.found) end
+      if item.searched then searched = math.min(searched or item.searched, item.searched) end
+    end
+  end
+  return searched and 'SEARCH_ON ' .. rare.int(searched)
+end
+
+-- Read the condition and the commits.
+local key = 2
+local at = 3
+local items, after, from
+items, at = items_of(at - 1)
+if #items > 0 then
+  after, from, at = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), at + 2
+end
 while key <= #KEYS do
   local events, meta_key, index, partition, feed, after_feed = unpack(KEYS, key, key + 5)
   local workflow, commit_id, floor, time_us, options = unpack(ARGV, at, at + 4)
@@ -187,9 +217,19 @@ if #errors > 0 then
   return redis.error_reply(reply)
 end
 
+-- Check the condition, unless the group was stored before.
+local failure = found == 0 and #items > 0 and condition_error(items, after, from)
+if failure then
+  local code = string.match(failure, '^%u+_%u+')
+  if code == 'CONDITION_FAILED' and is_retry and keeper then
+    rare.keep_reply(keeper.w.partition, keeper.kept_id, failure, keeper.w.meta, not keeper.is_new)
+  end
+  return code and redis.error_reply(failure) or rejected_by_server(failure)
+end
+
 -- Store them.
 if found == 0 then
-  local failure = group[1] and write_error(group[1].w)
+  failure = group[1] and write_error(group[1].w)
   if failure then return rejected_by_server(failure) end
 end
 local replies = {}

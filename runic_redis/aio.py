@@ -13,7 +13,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, Literal, NoReturn, Self, TypeVar
 
-from runic_redis.arguments import DEFAULT_QUEUE, check_deadline, check_workflow_id
+from runic_redis.arguments import DEFAULT_QUEUE, Query, check_deadline, check_workflow_id
 from runic_redis.codec import EncodedEvents, EncodedState
 from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.aio import Sender, run, run_within
@@ -44,6 +44,7 @@ from runic_redis.operations import (
     namespace,
     parking,
     projections,
+    queries,
     queueing,
     reading,
     reading_many,
@@ -63,6 +64,7 @@ from runic_redis.operations.life import Life
 from runic_redis.operations.messages import Message
 from runic_redis.operations.parking import Parked
 from runic_redis.operations.projections import SavedProjection
+from runic_redis.operations.queries import Matches
 from runic_redis.operations.records import Record
 from runic_redis.operations.states import State
 from runic_redis.operations.subscriptions import SubscriptionStatus
@@ -358,12 +360,21 @@ class AsyncRedisStore:
         """
         return await self._write(appending.append_many(self.context, items, leases), durability, "append_many")
 
-    async def append_all(self, items: Iterable[Append], *, durability: Durability | None = None) -> list[int]:
+    async def append_all(
+        self,
+        items: Iterable[Append],
+        *,
+        unless: Query | None = None,
+        after: int | None = None,
+        durability: Durability | None = None,
+    ) -> list[int]:
         """Append a commit to each of several workflows, in one step: all commits are stored, or none.
 
         See `RedisStore.append_all`.
         """
-        return await self._write(groups.append_all(self.context, items), durability, "append_all")
+        return await self._write(
+            groups.append_all(self.context, items, unless=unless, after=after), durability, "append_all"
+        )
 
     def encode_events(self, events: Iterable[Any]) -> EncodedEvents:
         """Return the events of a commit, checked and encoded for a later `append`.
@@ -450,6 +461,13 @@ class AsyncRedisStore:
         """
         operation = finding.find(self.context, workflow_id, tag=tag, prefix=prefix, reverse=reverse, limit=limit)
         return await self.run(operation, "find", workflow_id)
+
+    async def read_where(self, query: Query, *, after: int = 0, limit: int | None = None) -> Matches:
+        """Return the events of the namespace that match a query on their tags, in the order of their positions.
+
+        See `RedisStore.read_where`.
+        """
+        return await self.run(queries.read_where(self.context, query, after, limit), "read_where")
 
     def tail(self, workflow_id: str, *, after: int = 0, wait_s: float | None = None) -> AsyncTail[Record]:
         """Return an iterator over a workflow's events that waits for new ones.

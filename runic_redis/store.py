@@ -11,7 +11,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, Literal, NoReturn, Self, TypeVar
 
-from runic_redis.arguments import DEFAULT_QUEUE, check_deadline, check_workflow_id
+from runic_redis.arguments import DEFAULT_QUEUE, Query, check_deadline, check_workflow_id
 from runic_redis.codec import EncodedEvents, EncodedState
 from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.connect import SYNC, Connected, connect_client, connect_url
@@ -41,6 +41,7 @@ from runic_redis.operations import (
     namespace,
     parking,
     projections,
+    queries,
     queueing,
     reading,
     reading_many,
@@ -60,6 +61,7 @@ from runic_redis.operations.life import Life
 from runic_redis.operations.messages import Message
 from runic_redis.operations.parking import Parked
 from runic_redis.operations.projections import SavedProjection
+from runic_redis.operations.queries import Matches
 from runic_redis.operations.records import Record
 from runic_redis.operations.states import State
 from runic_redis.operations.subscriptions import SubscriptionStatus
@@ -378,7 +380,14 @@ class RedisStore:
         """
         return self._write(appending.append_many(self.context, items, leases), durability, "append_many")
 
-    def append_all(self, items: Iterable[Append], *, durability: Durability | None = None) -> list[int]:
+    def append_all(
+        self,
+        items: Iterable[Append],
+        *,
+        unless: Query | None = None,
+        after: int | None = None,
+        durability: Durability | None = None,
+    ) -> list[int]:
         """Append a commit to each of several workflows, in one step: all commits are stored, or none.
 
         Each commit has its own expected cursor, lease, snapshot and queue. On one server the workflows can be any; in
@@ -388,19 +397,25 @@ class RedisStore:
 
         Args:
             items: the commits, each for another workflow; see `Append`.
+            unless: a condition, in a namespace with one partition and a feed: a query, as `read_where` takes it. If an
+                event matches, nothing is stored.
+            after: the position of the condition: only events after it count. Pass the head of what you have read; None
+                for all events.
             durability: as for `append`.
 
         Returns:
             The cursor of each workflow after its commit, in order; an empty list for no commits.
 
         Raises:
+            ConditionFailed: an event matches the condition; nothing was stored.
             GroupRejected: a commit was rejected, and nothing of the group was stored. Its cause is the error that
                 `append` would have raised.
             InvalidArgument: an item is invalid, two are for one workflow, or in a cluster the workflows are of several
-                partitions; nothing was stored.
+                partitions; nothing was stored. Or there is a condition, and the namespace has several partitions or no
+                feed.
             EncodeError: an event, or a value in one, has no encoding; nothing was sent.
         """
-        return self._write(groups.append_all(self.context, items), durability, "append_all")
+        return self._write(groups.append_all(self.context, items, unless=unless, after=after), durability, "append_all")
 
     def encode_events(self, events: Iterable[Any]) -> EncodedEvents:
         """Return the events of a commit, checked and encoded for a later `append`.
@@ -552,6 +567,31 @@ class RedisStore:
         """
         operation = finding.find(self.context, workflow_id, tag=tag, prefix=prefix, reverse=reverse, limit=limit)
         return self.run(operation, "find", workflow_id)
+
+    def read_where(self, query: Query, *, after: int = 0, limit: int | None = None) -> Matches:
+        """Return the events of the namespace that match a query on their tags, in the order of their positions.
+
+        The namespace has one partition and a feed. The events are those of all workflows, as they were at one moment.
+        Trimmed and deleted events are not found. One or two round trips read a page: up to 256 commits or 4 MiB.
+
+        Args:
+            query: lists of tags. An event matches if it has all tags of one of them: ``[["a"], ["b", "c"]]`` finds
+                events with a, and events with both b and c. ``[[]]`` finds every event, and reads the feed for that.
+                At most 100 lists with 1,000 tags.
+            after: return only events with a higher position.
+            limit: how many events to return at most; None for all. It bounds the memory that the result takes.
+
+        Returns:
+            The events, and the position up to which they are complete: the `after` of the next read, or of a condition.
+
+        Raises:
+            InvalidArgument: the query is invalid, or the namespace has several partitions or no feed; nothing was sent.
+            FeedTrimmed: every event is wanted, and commits after the position were trimmed from the feed.
+            EventsTrimmed: every event is wanted, and some were trimmed from their workflow.
+            UnknownEventType: an event is of a type that is not registered.
+            DecodeError: the stored data is damaged. If only the index is, ``verify --repair`` restores it.
+        """
+        return self.run(queries.read_where(self.context, query, after, limit), "read_where")
 
     def tail(self, workflow_id: str, *, after: int = 0, wait_s: float | None = None) -> Tail[Record]:
         """Return an iterator over a workflow's events that waits for new ones.

@@ -34,6 +34,9 @@
         -- The last entry has the fields for its tags.
         local further = extras and place + 3 > last and extras.fields
         local id = text .. '-' .. now_ms
+        if further and given.W then
+          further[#further + 1], further[#further + 2] = 'p', string.format('%d', position)
+        end
         reply = further and try('XADD', events, id, header, payload, 'i', commit_id, unpack(further))
           or metadata and try('XADD', events, id, header, payload, 'i', commit_id, 'm', metadata)
           or try('XADD', events, id, header, payload, 'i', commit_id)
@@ -52,5 +55,8 @@
           call('HSET', commits, commit_id, cursor_text)
           call('HINCRBY', meta_key, 'ids', 1)
         end
-        if extras then rare.store_extras(w, cursor, extras) end
+        if extras then
+          extras.position = position
+          rare.store_extras(w, cursor, extras)
+        end
       end

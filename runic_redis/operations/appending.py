@@ -30,6 +30,7 @@ from runic_redis.operations.messages import cancel_requested, message_gone
 from runic_redis.operations.queueing import completed_error
 from runic_redis.operations.records import commits_lost
 from runic_redis.operations.settings import make_namespace
+from runic_redis.operations.tagging import has_tagged, split_tags
 from runic_redis.operations.writing import write_all
 from runic_redis.protocol.effects import Argument, Command, ErrorReply, Operation, Unconfirmed, own_id
 from runic_redis.protocol.refusals import answer, not_durable
@@ -37,6 +38,7 @@ from runic_redis.protocol.scripts import load_script
 
 # In place of the ID of an entry that the workflow is known to have.
 _NONE_SEEN = b"1"
+_NO_LIFE = Life()
 # A commit's first arguments, in lua/append.lua.
 _HEAD = ("workflow_id", "commit_id", "tried", "time_us", "options")
 _RETRY_AT = _HEAD.index("tried")
@@ -181,6 +183,10 @@ def append_call(
 ) -> Command:
     """Return the call that appends a commit, and add its facts to `facts`. Its size is 0 if it has no events."""
     workflow_id = check_workflow_id(workflow_id)
+    if type(commit) is list and has_tagged(commit):
+        life = life or _NO_LIFE
+        commit, tags = split_tags(commit, life.tags)
+        life = life._replace(tags=tags)
     about = b"" if metadata is None else _encode_metadata(context, metadata)
     entries = _entries(context, commit, facts)
     if context.observer is not None and commit:

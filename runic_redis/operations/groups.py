@@ -6,15 +6,17 @@ from datetime import datetime
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
-from runic_redis.arguments import check_workflow_id
+from runic_redis.arguments import Query, check_workflow_id
 from runic_redis.context import Context
 from runic_redis.errors import GroupRejected, InvalidArgument, InvalidType, StoreError, StoreUnavailable, short_repr
 from runic_redis.events import FactRef
 from runic_redis.operations.appending import append_call, cursor_after, event_list, store_all_ahead
+from runic_redis.operations.conditions import Condition, check_condition, condition_failed
 from runic_redis.operations.facts import crosses_slots, snapshot_facts
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.life import Life
 from runic_redis.operations.messages import Message
+from runic_redis.operations.queries import check_indexed
 from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import ROUNDS, is_premature, settle_premature, too_often
 from runic_redis.protocol.effects import Argument, Batch, Command, ErrorReply, Operation, Unconfirmed
@@ -68,11 +70,16 @@ class Append:
     tags: Sequence[str] = ()
 
 
-def append_all(context: Context, items: Iterable[Append]) -> Operation[list[int]]:
+def append_all(
+    context: Context, items: Iterable[Append], *, unless: Query | None = None, after: int | None = None
+) -> Operation[list[int]]:
     """Append a commit to each of several workflows, all or none. Return the cursor of each."""
+    condition = None if unless is None and after is None else check_condition(unless, after)
     group = _group(items)
     while group:
         keys = context.keys
+        if condition is not None:
+            check_indexed(context, "append_all")
         referred: dict[int, dict[str, bytes]] = {}
         commands = []
         for place, (item, events) in enumerate(group):
@@ -89,7 +96,7 @@ def append_all(context: Context, items: Iterable[Append]) -> Operation[list[int]
                 continue  # another store has created the namespace, with other settings
         for place, problem in sorted((yield from store_all_ahead(context, referred)).items()):
             raise _rejected(place, commands[place], problem)
-        reply, call = yield from _write(context, commands)
+        reply, call = yield from _write(context, commands, condition)
         # The first rejection tells that the server minds slots.
         if not crosses_slots(context, call, reply):
             return _cursors(context, reply, call, commands)
@@ -157,11 +164,17 @@ def _check_slots(context: Context, workflow_ids: Sequence[str]) -> None:
             )
 
 
-def _write(context: Context, commands: list[Command]) -> Operation[tuple[Any, Command]]:
+def _write(context: Context, commands: list[Command], condition: Condition | None) -> Operation[tuple[Any, Command]]:
     """Send the group, and settle what has to come first. Return the raw reply, and the call that it answers."""
-    call = _group_call(commands, again=False)
-    for _ in range(ROUNDS + 1):
+    call = _group_call(context, commands, condition, again=False)
+    rounds = 0
+    while rounds <= ROUNDS:
         (reply,) = yield Batch([call])
+        if condition is not None and isinstance(reply, ErrorReply) and reply.code == "SEARCH_ON":
+            condition = condition.after_search(reply)
+            call = _group_call(context, commands, condition, again=reply.unsure)
+            continue
+        rounds += 1
         errors = _errors(reply)
         if not errors or not all(map(is_premature, errors.values())):
             return reply, call
@@ -171,14 +184,14 @@ def _write(context: Context, commands: list[Command]) -> Operation[tuple[Any, Co
             if isinstance(problem, StoreError):
                 raise problem
         # An earlier try without a reply may still arrive.
-        call = _group_call(commands, again=reply.unsure)
+        call = _group_call(context, commands, condition, again=reply.unsure)
     place, error = next(iter(errors.items()))
     raise too_often(context, commands[place], error)
 
 
-def _group_call(commands: Sequence[Command], *, again: bool) -> Command:
-    args: list[Argument] = ["1" if again else ""]
-    keys: list[str] = []
+def _group_call(context: Context, commands: Sequence[Command], condition: Condition | None, *, again: bool) -> Command:
+    args: list[Argument] = ["1" if again else "", *(["0"] if condition is None else condition.arguments())]
+    keys = [context.keys.tagged or commands[0].key]
     for command in commands:
         args += command.as_retry()
         keys += command.keys
@@ -212,6 +225,8 @@ def _cursors(context: Context, reply: Any, call: Command, commands: Sequence[Com
             error.unsure = isinstance(reply, ErrorReply) and reply.unsure and error.code in _UNREAD
             _reject(context, place, commands[place], error)
     replies = answer(reply, call)
+    if isinstance(replies, ErrorReply) and replies.code == "CONDITION_FAILED":
+        raise condition_failed(replies)
     return [cursor_after(context, one, command) for one, command in zip(replies, commands, strict=True)]
 
 

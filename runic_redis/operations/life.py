@@ -9,6 +9,7 @@ from runic_redis.errors import InvalidArgument, InvalidType, short_repr
 from runic_redis.keys import WorkflowKeys
 from runic_redis.operations.labels import ATTRIBUTE, PARENT, label_set
 from runic_redis.operations.messages import Message
+from runic_redis.operations.tagging import EventTags
 from runic_redis.protocol.effects import Argument
 
 _YES = "1"
@@ -26,7 +27,7 @@ class Life(NamedTuple):
         expires_in: for how many seconds it is kept from the commit on.
         attributes: the attributes to set; None removes one.
         parent: its parent.
-        tags: the tags of the commit.
+        tags: the tags of the commit, or of its events.
     """
 
     queue: str | None = None
@@ -37,7 +38,7 @@ class Life(NamedTuple):
     expires_in: float | None = None
     attributes: Mapping[str, str | None] | None = None
     parent: str | None = None
-    tags: Sequence[str] = ()
+    tags: Sequence[str] | EventTags = ()
 
     def add_queue(
         self, options: dict[str, Argument], touched: list[str], keys: WorkflowKeys, *, is_known: bool
@@ -112,14 +113,17 @@ class Life(NamedTuple):
             further += (field, "" if value is None else f"={value}")
         return further
 
-    def add_tags(self, options: dict[str, Argument], touched: list[str], keys: WorkflowKeys) -> list[bytes]:
+    def add_tags(self, options: dict[str, Argument], touched: list[str], keys: WorkflowKeys) -> Sequence[bytes]:
         """Add the option and the key for the tags.
 
         Returns:
             The further arguments of the commit: the tags.
         """
-        tags = check_tags(self.tags)
+        tags, backs = self.tags if isinstance(self.tags, EventTags) else (check_tags(self.tags), b"")
         if tags:
             options["T"] = str(len(tags))
             touched.append(keys.tags)
+        if tags and keys.tagged != keys.tags:
+            options["W"] = backs
+            touched.append(keys.tagged)
         return tags
