@@ -1,17 +1,27 @@
 -- Append a group of commits, each to another workflow. All of them are stored, or none.
 --
--- KEYS[1]   tagged     index of all tags, see lua/find_where.lua, if there is a condition; else any key of the group
--- KEYS[2…]  for each commit, the keys that lua/append.lua takes for it: events, meta, index, partition, feed, commits,
---           leases, queues, queue, snapshot, refs, bucket, times, inbox, expiring, attribute, children, tags,
+-- KEYS[1…]  with a tracking record, first
+--           tracking  hash: for each name, '<position> <id of the call that stored it>'
+--           partition hash of the first partition: made
+--           with a condition, then
+--           tagged    index of all tags, see lua/find_where.lua
+--           partition hash of the partition: position
+--           then for each commit, the keys that lua/append.lua takes for it: events, meta, index, partition, feed,
+--           commits, leases, queues, queue, snapshot, refs, bucket, times, inbox, expiring, attribute, children, tags,
 --           tagged
 -- ARGV[1]   tried      '' on a first try, and '1' on a retry
--- ARGV[2]   how many items the query of the condition has, 0 without one. No event may match the query
--- ARGV[3…]  for each item, the number of its tags, and the tags; with a condition, the position after which no event may
---           match, and the one from which to search; and for each commit, the arguments that lua/append.lua takes for it on a retry. The third one counts on a
---           retry only.
+-- ARGV[2]   options    letters; for each of them arguments follow, in the same order:
+--                      t  a tracking record: its name, its position, and the id of the call
+--                      w  a condition: the position after which no event may match the query; the position from which
+--                         to search for commits; how many items the query has; and for each item the number of its
+--                         tags, and the tags
+-- ARGV[3…]  those; then for each commit, the arguments that lua/append.lua takes for it on a retry. The third one
+--           counts on a retry only.
 -- Reply     array, for each commit: the ID of its last entry, a string; or the workflow's cursor after it, an
 --           integer, if it was stored before or has no events
--- Errors    GROUP_REJECTED <place of a commit, from 0> <its error, percent-encoded> …, for each commit with an error:
+-- Errors    GROUP_REJECTED <place of a commit, from 0> <its error, percent-encoded> …, for each commit with an error,
+--           and at the place after the last commit for the tracking record: TRACKING_CONFLICT <stored position>,
+--           DAMAGED tracking, NEW_PARTITION or WRONGTYPE; and for a commit:
 --           COMMIT_STORED <cursor>, if it was stored before, by its commit id, and others of the group were not; or as
 --           in lua/append.lua: CURSOR_CONFLICT, LEASE_LOST, FACT_MISSING, WORKFLOW_COMPLETED, OTHER_KEY, DAMAGED,
 --           MESSAGE_GONE, CANCEL_REQUESTED, ALREADY_STARTED, TOO_MANY_ATTRIBUTES, REFS_UNKNOWN, COMMIT_UNSURE (in
@@ -25,9 +35,9 @@
 
 --@include append_common
 
-local tagged, tried = KEYS[1], ARGV[1]
+local tried, options = ARGV[1], ARGV[2]
 local is_retry = tried ~= ''
-local NONE, group = {}, {}
+local NONE = {}
 -- Numbers up to here, and some more, are exact. No position of a feed comes near.
 local MOST_POSITIONS = 9000000000000000
 -- The errors after which the caller settles their cause, and sends the group again.
@@ -84,6 +94,37 @@ local function commit_error(commit)
   return failure or commit.has_events and stream_error(commit) or nil
 end
 
+-- Read the tracking record of the group: its key, its name, its value, the error that rejects it, and whether an
+-- earlier try has stored it.
+local function read_tracking(first_key, first)
+  local key, partition = unpack(KEYS, first_key, first_key + 1)
+  local name, position, id = unpack(ARGV, first, first + 2)
+  local record = {key = key, name = name, value = position .. ' ' .. id}
+  local stored = try('HGET', key, name)
+  local made = try('HGET', partition, 'made')
+  if type(stored) == 'table' or type(made) == 'table' then
+    record.failure = stored.err or made.err
+  elseif not made then
+    record.failure = 'NEW_PARTITION '
+  elseif stored then
+    local last = string.match(stored, '^(%d+) ')
+    record.is_stored = is_retry and stored == record.value
+    if not last or #last > 16 then
+      record.failure = 'DAMAGED tracking'
+    elseif tonumber(last) >= tonumber(position) and not record.is_stored then
+      record.failure = 'TRACKING_CONFLICT ' .. last
+    end
+  end
+  return record
+end
+
+-- Return the error by which the server rejects a command that writes the tracking record, or nothing. It changes
+-- nothing.
+local function tracking_error(record)
+  local result = try('HDEL', record.key, '')
+  return type(result) == 'table' and result.err or nil
+end
+
 -- Return the error by which the server rejects a command that writes, or nothing. The commands change nothing. The
 -- first entry of the group shows the same of XADD, before anything else is stored.
 local function write_error(w)
@@ -117,16 +158,26 @@ end
 
 --@include matching
 
--- Return the error of the condition, or nothing.
-local function condition_error(items, after, from)
-  local size, searched = try('ZCARD', tagged), nil
+-- Read the condition of the group: its keys, its positions, and its query. Return it, and the place after it.
+local function read_condition(first_key, first)
+  local tagged, partition = unpack(KEYS, first_key, first_key + 1)
+  local after, from = unpack(ARGV, first, first + 1)
+  local items, at = items_of(first + 2)
+  return {tagged = tagged, partition = partition, after = tonumber(after), from = tonumber(from), items = items}, at
+end
+
+-- Return the error by which the condition rejects the group, or nothing.
+local function condition_error(condition)
+  local size, searched = try('ZCARD', condition.tagged), nil
   if type(size) == 'table' then return size.err end
-  for _, item in ipairs(items) do
+  for _, item in ipairs(condition.items) do
     if #item.walks == 0 then
-      local position = call('HGET', group[1].w.partition, 'position') or '0'
-      if tonumber(position) > after then return 'CONDITION_FAILED ' .. position end
+      local position = try('HGET', condition.partition, 'position') or '0'
+      if type(position) == 'table' then return position.err end
+      if not string.find(position, '^%d+$') then return 'DAMAGED position' end
+      if tonumber(position) > condition.after then return 'CONDITION_FAILED ' .. position end
     else
-      find_next(item, from, after)
+      find_next(condition.tagged, item, condition.from, condition.after)
       if item.found then return 'CONDITION_FAILED ' .. rare.int(item.found) end
       if item.searched then searched = math.min(searched or item.searched, item.searched) end
     end
@@ -134,13 +185,12 @@ local function condition_error(items, after, from)
   return searched and 'SEARCH_ON ' .. rare.int(searched)
 end
 
--- Read the condition and the commits.
-local key = 2
-local at = 3
-local items, after, from
-items, at = items_of(at - 1)
-if #items > 0 then
-  after, from, at = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), at + 2
+-- Read the commits, and before them the tracking record and the condition.
+local group, key, at, tracking, condition = {}, 1, 3, nil, nil
+if string.find(options, 't', 1, true) then tracking, key, at = read_tracking(key, at), key + 2, at + 3 end
+if string.find(options, 'w', 1, true) then
+  condition, at = read_condition(key, at)
+  key = key + 2
 end
 while key <= #KEYS do
   local events, meta_key, index, partition, feed, after_feed = unpack(KEYS, key, key + 5)
@@ -168,6 +218,8 @@ end
 
 -- Find those that were stored before.
 local found, missing, found_own = 0, 0, false
+-- It is stored with the commits, so they were stored, too.
+if tracking and tracking.is_stored then found, found_own = 1, true end
 for _, commit in ipairs(group) do
   if commit.has_events and not commit.failure then
     local reply, was_answered = rare.earlier_reply(commit.w, commit.retried, commit.commit_id, commit.call_id,
@@ -208,6 +260,12 @@ for place, commit in ipairs(group) do
   end
   if commit.has_events and not commit.problem then keeper = keeper or commit end
 end
+if tracking and tracking.failure and found == 0 then
+  local text = tostring(tracking.failure)
+  if not is_of_commit(text) then return rejected_by_server(text) end
+  errors[#errors + 1] = ' ' .. #group .. ' ' .. rare.percent_encoded(text)
+  is_final = is_final or not SETTLED[string.match(text, '^%S+')]
+end
 if #errors > 0 then
   local reply = 'GROUP_REJECTED' .. table.concat(errors)
   -- One of its commits is enough: a first try that arrives late finds the reply there.
@@ -218,7 +276,7 @@ if #errors > 0 then
 end
 
 -- Check the condition, unless the group was stored before.
-local failure = found == 0 and #items > 0 and condition_error(items, after, from)
+local failure = found == 0 and condition and condition_error(condition)
 if failure then
   local code = string.match(failure, '^%u+_%u+')
   if code == 'CONDITION_FAILED' and is_retry and keeper then
@@ -229,7 +287,7 @@ end
 
 -- Store them.
 if found == 0 then
-  failure = group[1] and write_error(group[1].w)
+  failure = tracking and tracking_error(tracking) or group[1] and write_error(group[1].w)
   if failure then return rejected_by_server(failure) end
 end
 local replies = {}
@@ -255,5 +313,9 @@ for place, commit in ipairs(group) do
     rare.keep_reply(partition, commit.kept_id, commit.stored or cursor, meta_key, true)
   end
   replies[place] = reply
+end
+if tracking and found == 0 then
+  local result = try('HSET', tracking.key, tracking.name, tracking.value)
+  if type(result) == 'table' then return rejected_by_server(result.err) end
 end
 return replies

@@ -37,7 +37,7 @@ end
 
 upto = upto or tonumber(redis.call('HGET', partition, 'position') or 0)
 if not upto then return redis.error_reply('DAMAGED position') end
-for _, item in ipairs(items) do find_next(item, from, after) end
+for _, item in ipairs(items) do find_next(tagged, item, from, after) end
 
 -- Return the item with the first of the next commits, if there is one; and the position up to which all are found.
 local function first_item()
@@ -62,7 +62,7 @@ local function find_commits()
     for _, item in ipairs(items) do
       if item.found == position then
         if item.backs == '' then all = true else backs[#backs + 1] = item.backs end
-        find_next(item, position + 1, after)
+        find_next(tagged, item, position + 1, after)
       end
     end
     commits[#commits + 1] = {position, cursor, all and '' or table.concat(backs, ','), workflow}

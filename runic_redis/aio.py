@@ -53,6 +53,7 @@ from runic_redis.operations import (
     subscriptions,
     tailing,
     timers,
+    tracking,
     workflows,
 )
 from runic_redis.operations.confirming import durably
@@ -69,6 +70,7 @@ from runic_redis.operations.records import Record
 from runic_redis.operations.states import State
 from runic_redis.operations.subscriptions import SubscriptionStatus
 from runic_redis.operations.timers import Timer
+from runic_redis.operations.tracking import Tracking
 from runic_redis.positions import Positions
 from runic_redis.protocol.effects import Operation
 from runic_redis.subscriptions import AsyncSubscription
@@ -366,6 +368,7 @@ class AsyncRedisStore:
         *,
         unless: Query | None = None,
         after: int | None = None,
+        tracking: Tracking | None = None,
         durability: Durability | None = None,
     ) -> list[int]:
         """Append a commit to each of several workflows, in one step: all commits are stored, or none.
@@ -373,8 +376,15 @@ class AsyncRedisStore:
         See `RedisStore.append_all`.
         """
         return await self._write(
-            groups.append_all(self.context, items, unless=unless, after=after), durability, "append_all"
+            groups.append_all(self.context, items, tracking, unless=unless, after=after), durability, "append_all"
         )
+
+    async def tracking(self, name: str) -> int | None:
+        """Return up to which position a source has been processed, as `append_all` has stored it with `tracking`.
+
+        See `RedisStore.tracking`.
+        """
+        return await self.run(tracking.stored_position(self.context, name), "tracking")
 
     def encode_events(self, events: Iterable[Any]) -> EncodedEvents:
         """Return the events of a commit, checked and encoded for a later `append`.

@@ -148,6 +148,11 @@ class Keys:
         return [self.feed(number) for number in self.partition_numbers()]
 
     @property
+    def tracking(self) -> str:
+        """The key of the tracking records, in the slot of the first partition, which every namespace has."""
+        return f"{{{self.namespace}:0}}:tracking"
+
+    @property
     def subscriptions(self) -> str:
         """The key of the settings of all subscriptions and projections, by name."""
         return f"{{{self.namespace}}}:subscriptions"

@@ -38,6 +38,7 @@ from runic_redis.errors import (
     SnapshotNotSaved,
     StoreError,
     StoreUnavailable,
+    TrackingConflict,
     UnknownEventType,
     WorkflowCancelled,
     WorkflowCompleted,
@@ -59,6 +60,7 @@ from runic_redis.operations.records import Record
 from runic_redis.operations.subscriptions import SubscriptionStatus
 from runic_redis.operations.tagging import Tagged
 from runic_redis.operations.timers import Timer
+from runic_redis.operations.tracking import Tracking
 from runic_redis.positions import Positions
 from runic_redis.recovery import (
     Asleep,
@@ -161,6 +163,8 @@ __all__ = [
     "Tail",
     "Timer",
     "TimerStore",
+    "Tracking",
+    "TrackingConflict",
     "UnknownEvent",
     "UnknownEventType",
     "WorkflowCancelled",

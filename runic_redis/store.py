@@ -50,6 +50,7 @@ from runic_redis.operations import (
     subscriptions,
     tailing,
     timers,
+    tracking,
     workflows,
 )
 from runic_redis.operations.confirming import durably
@@ -66,6 +67,7 @@ from runic_redis.operations.records import Record
 from runic_redis.operations.states import State
 from runic_redis.operations.subscriptions import SubscriptionStatus
 from runic_redis.operations.timers import Timer
+from runic_redis.operations.tracking import Tracking
 from runic_redis.positions import Positions
 from runic_redis.protocol.effects import Operation
 from runic_redis.subscriptions import Subscription
@@ -386,6 +388,7 @@ class RedisStore:
         *,
         unless: Query | None = None,
         after: int | None = None,
+        tracking: Tracking | None = None,
         durability: Durability | None = None,
     ) -> list[int]:
         """Append a commit to each of several workflows, in one step: all commits are stored, or none.
@@ -401,6 +404,10 @@ class RedisStore:
                 event matches, nothing is stored.
             after: the position of the condition: only events after it count. Pass the head of what you have read; None
                 for all events.
+            tracking: how far a source has been processed, stored in the same step; see `Tracking`. The group is
+                rejected unless its position is above the stored one. So results of a source are stored once, whatever
+                is processed again. The list of commits may then be empty. If the commits were stored before, by their
+                commit ids, the record stays as it is. In a cluster, the workflows must be in the first partition.
             durability: as for `append`.
 
         Returns:
@@ -410,12 +417,25 @@ class RedisStore:
             ConditionFailed: an event matches the condition; nothing was stored.
             GroupRejected: a commit was rejected, and nothing of the group was stored. Its cause is the error that
                 `append` would have raised.
+            TrackingConflict: the position of `tracking` is not above the stored one; nothing of the group was stored.
             InvalidArgument: an item is invalid, two are for one workflow, or in a cluster the workflows are of several
                 partitions; nothing was stored. Or there is a condition, and the namespace has several partitions or no
                 feed.
             EncodeError: an event, or a value in one, has no encoding; nothing was sent.
         """
-        return self._write(groups.append_all(self.context, items, unless=unless, after=after), durability, "append_all")
+        operation = groups.append_all(self.context, items, tracking, unless=unless, after=after)
+        return self._write(operation, durability, "append_all")
+
+    def tracking(self, name: str) -> int | None:
+        """Return up to which position a source has been processed, as `append_all` has stored it with `tracking`.
+
+        Args:
+            name: the name of the source.
+
+        Returns:
+            The position; None if there is none.
+        """
+        return self.run(tracking.stored_position(self.context, name), "tracking")
 
     def encode_events(self, events: Iterable[Any]) -> EncodedEvents:
         """Return the events of a commit, checked and encoded for a later `append`.

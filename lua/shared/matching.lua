@@ -1,4 +1,4 @@
--- Queries on the tags of a namespace, in its sorted set `tagged`. A member is a tag, NUL, the position after a commit
+-- Queries on the tags of a namespace, in its index, the sorted set `tagged`. A member is a tag, NUL, the position after a commit
 -- (16 digits), NUL, the cursor after the commit, NUL, which of its events have the tag, NUL, the workflow id. Events
 -- are counted back from the commit's last one: '0,2', or '' for all.
 --
@@ -28,7 +28,7 @@ local function items_of(at)
 end
 
 -- Move a walk to the first commit from a position on that has its tag. Return that commit's position, or nothing.
-local function seek(item, walk, position)
+local function seek(tagged, item, walk, position)
   local tag = walk.tag
   while true do
     item.steps = item.steps - 1
@@ -72,11 +72,11 @@ end
 
 -- Find the first commit, from a position on, with events after `after` that match an item. Note its position and its
 -- events in the item. If the steps are used up, note in `searched` up to where there is none.
-local function find_next(item, position, after)
+local function find_next(tagged, item, position, after)
   local walks, agreed, place = item.walks, 0, 1
   item.found, item.backs, item.searched = nil, nil, nil
   while true do
-    local found = seek(item, walks[place], position)
+    local found = seek(tagged, item, walks[place], position)
     if not found then return end
     if found > position then position, agreed = found, 0 end
     agreed = agreed + 1

@@ -24,7 +24,7 @@ class Condition(NamedTuple):
 
     def arguments(self) -> list[Argument]:
         """Return the arguments by which lua/append_all.lua takes it."""
-        return [*query_arguments(self.items), str(self.after), str(self.start)]
+        return [str(self.after), str(self.start), *query_arguments(self.items)]
 
     def after_search(self, reply: ErrorReply) -> "Condition":
         """Return the condition without the commits that a call has searched."""

@@ -11,13 +11,14 @@ from runic_redis.context import Context
 from runic_redis.errors import GroupRejected, InvalidArgument, InvalidType, StoreError, StoreUnavailable, short_repr
 from runic_redis.events import FactRef
 from runic_redis.operations.appending import append_call, cursor_after, event_list, store_all_ahead
-from runic_redis.operations.conditions import Condition, check_condition, condition_failed
+from runic_redis.operations.conditions import check_condition, condition_failed
 from runic_redis.operations.facts import crosses_slots, snapshot_facts
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.life import Life
 from runic_redis.operations.messages import Message
 from runic_redis.operations.queries import check_indexed
-from runic_redis.operations.settings import make_namespace
+from runic_redis.operations.settings import make_namespace, remake_namespace
+from runic_redis.operations.tracking import GroupOptions, Tracking
 from runic_redis.operations.writing import ROUNDS, is_premature, settle_premature, too_often
 from runic_redis.protocol.effects import Argument, Batch, Command, ErrorReply, Operation, Unconfirmed
 from runic_redis.protocol.refusals import answer, not_durable
@@ -71,12 +72,18 @@ class Append:
 
 
 def append_all(
-    context: Context, items: Iterable[Append], *, unless: Query | None = None, after: int | None = None
+    context: Context,
+    items: Iterable[Append],
+    tracking: Tracking | None = None,
+    *,
+    unless: Query | None = None,
+    after: int | None = None,
 ) -> Operation[list[int]]:
     """Append a commit to each of several workflows, all or none. Return the cursor of each."""
     condition = None if unless is None and after is None else check_condition(unless, after)
     group = _group(items)
-    while group:
+    options = GroupOptions.make(tracking, condition)
+    while group or tracking is not None:
         keys = context.keys
         if condition is not None:
             check_indexed(context, "append_all")
@@ -89,17 +96,17 @@ def append_all(
             except StoreError as error:
                 error.add_note(f"It is about items[{place}], for the workflow {item.workflow_id!r}.")
                 raise
-        _check_slots(context, [item.workflow_id for item, _ in group])
-        if any(command.size for command in commands):
+        _check_slots(context, [item.workflow_id for item, _ in group], options)
+        if tracking is not None or any(command.size for command in commands):
             yield from make_namespace(context)
             if context.keys is not keys:
                 continue  # another store has created the namespace, with other settings
         for place, problem in sorted((yield from store_all_ahead(context, referred)).items()):
             raise _rejected(place, commands[place], problem)
-        reply, call = yield from _write(context, commands, condition)
+        reply, call = yield from _write(context, commands, options)
         # The first rejection tells that the server minds slots.
         if not crosses_slots(context, call, reply):
-            return _cursors(context, reply, call, commands)
+            return _cursors(context, reply, call, commands, options)
     return []
 
 
@@ -149,11 +156,12 @@ def _call(context: Context, item: Append, events: Sequence[Any], facts: dict[str
     )
 
 
-def _check_slots(context: Context, workflow_ids: Sequence[str]) -> None:
+def _check_slots(context: Context, workflow_ids: Sequence[str], options: GroupOptions) -> None:
     """Check that one script may write all of these workflows."""
-    if not context.slots_matter:
+    if not (context.slots_matter and workflow_ids):
         return
     first, partition_of = workflow_ids[0], context.keys.partition_of
+    options.check_partition(context, partition_of(first), first)
     for other in workflow_ids[1:]:
         if partition_of(other) != partition_of(first):
             raise InvalidArgument(
@@ -164,40 +172,43 @@ def _check_slots(context: Context, workflow_ids: Sequence[str]) -> None:
             )
 
 
-def _write(context: Context, commands: list[Command], condition: Condition | None) -> Operation[tuple[Any, Command]]:
+def _write(context: Context, commands: list[Command], options: GroupOptions) -> Operation[tuple[Any, Command]]:
     """Send the group, and settle what has to come first. Return the raw reply, and the call that it answers."""
-    call = _group_call(context, commands, condition, again=False)
+    call = _group_call(context, commands, options, again=False)
     rounds = 0
     while rounds <= ROUNDS:
         (reply,) = yield Batch([call])
-        if condition is not None and isinstance(reply, ErrorReply) and reply.code == "SEARCH_ON":
-            condition = condition.after_search(reply)
-            call = _group_call(context, commands, condition, again=reply.unsure)
+        if isinstance(reply, ErrorReply) and reply.code == "SEARCH_ON":
+            options = options.after_search(reply)
+            call = _group_call(context, commands, options, again=reply.unsure)
             continue
         rounds += 1
         errors = _errors(reply)
         if not errors or not all(map(is_premature, errors.values())):
             return reply, call
+        if errors.pop(len(commands), None):
+            # Of the tracking record: the namespace was deleted.
+            yield from remake_namespace(context)
         replies: list[Any] = [errors.get(place) for place in range(len(commands))]
         yield from settle_premature(context, commands, replies, list(errors))
         for problem in replies:
             if isinstance(problem, StoreError):
                 raise problem
         # An earlier try without a reply may still arrive.
-        call = _group_call(context, commands, condition, again=reply.unsure)
-    place, error = next(iter(errors.items()))
-    raise too_often(context, commands[place], error)
+        call = _group_call(context, commands, options, again=reply.unsure)
+    place, error = next(iter(_errors(reply).items()))
+    raise too_often(context, call if place == len(commands) else commands[place], error)
 
 
-def _group_call(context: Context, commands: Sequence[Command], condition: Condition | None, *, again: bool) -> Command:
-    args: list[Argument] = ["1" if again else "", *(["0"] if condition is None else condition.arguments())]
-    keys = [context.keys.tagged or commands[0].key]
+def _group_call(context: Context, commands: Sequence[Command], options: GroupOptions, *, again: bool) -> Command:
+    args: list[Argument] = ["1" if again else "", *options.arguments()]
+    keys = options.keys(context)
     for command in commands:
         args += command.as_retry()
         keys += command.keys
     size = sum(command.size for command in commands)
     writes = all(command.writes for command in commands)
-    return Command(args, commands[0].key, load_script("append_all"), keys, 0, size=size, writes=writes)
+    return Command(args, keys[0], load_script("append_all"), keys, 0, size=size, writes=writes)
 
 
 def _errors(reply: Any) -> dict[int, ErrorReply]:
@@ -211,7 +222,9 @@ def _errors(reply: Any) -> dict[int, ErrorReply]:
     }
 
 
-def _cursors(context: Context, reply: Any, call: Command, commands: Sequence[Command]) -> list[int]:
+def _cursors(
+    context: Context, reply: Any, call: Command, commands: Sequence[Command], options: GroupOptions
+) -> list[int]:
     """Return the cursor of each commit.
 
     Raises:
@@ -222,12 +235,19 @@ def _cursors(context: Context, reply: Any, call: Command, commands: Sequence[Com
     errors = _errors(reply)
     for place, error in errors.items():
         if not is_premature(error):
+            if place == len(commands):
+                _reject_tracking(options, call, error, unsure=isinstance(reply, ErrorReply) and reply.unsure)
             error.unsure = isinstance(reply, ErrorReply) and reply.unsure and error.code in _UNREAD
             _reject(context, place, commands[place], error)
     replies = answer(reply, call)
     if isinstance(replies, ErrorReply) and replies.code == "CONDITION_FAILED":
         raise condition_failed(replies)
     return [cursor_after(context, one, command) for one, command in zip(replies, commands, strict=True)]
+
+
+def _reject_tracking(options: GroupOptions, call: Command, error: ErrorReply, *, unsure: bool) -> NoReturn:
+    error.unsure = unsure
+    raise options.rejected(answer(error, call))
 
 
 # The errors that leave open whether an earlier try was stored: of a commit that cannot be read, or is there already.
