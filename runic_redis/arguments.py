@@ -269,6 +269,8 @@ def _attribute_value(name: str, value: Any) -> str:
 
 def check_tag(tag: Any, name: str = "A tag") -> bytes:
     """Return a tag, or a prefix of tags, as UTF-8: at most `MAX_TAG_BYTES`, and no NUL, which ends it in Redis."""
+    if type(tag) is str and len(tag) <= MAX_TAG_BYTES and tag.isascii() and "\0" not in tag:
+        return tag.encode()
     text = _plain_text(tag, name)
     raw = _utf8(text, name)
     if len(raw) > MAX_TAG_BYTES or "\0" in text:

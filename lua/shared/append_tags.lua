@@ -24,10 +24,14 @@ end
 
 local function store_tags(w, tags, cursor, position)
   if not tags.key then return end
-  for _, tag in ipairs(tags) do call('ZADD', tags.key, 0, tag_member(tag, int(cursor))) end
+  local members, after = {}, int(cursor)
+  for place, tag in ipairs(tags) do members[2 * place - 1], members[2 * place] = 0, tag_member(tag, after) end
+  call('ZADD', tags.key, unpack(members))
   call('HINCRBY', w.meta, 'tags', #tags)
   if not tags.all then return end
+  local at = int(position)
   for place, backs in ipairs(backs_of(tags, tags.backs)) do
-    call('ZADD', tags.all, 0, tagged_member(tags[place], int(position), int(cursor), backs, w.id))
+    members[2 * place] = tagged_member(tags[place], at, after, backs, w.id)
   end
+  call('ZADD', tags.all, unpack(members))
 end

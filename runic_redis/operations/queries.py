@@ -6,15 +6,15 @@ last read found. If the page has commits of others, the script names these, and 
 """
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from runic_redis.arguments import Query, check_count, check_cursor, check_query
-from runic_redis.codec import expanded
+from runic_redis.codec import Multiplied, expanded
 from runic_redis.context import Context
-from runic_redis.errors import DecodeError, InvalidArgument
+from runic_redis.errors import DecodeError, InvalidArgument, StoreError
 from runic_redis.operations.feed import FeedReader
-from runic_redis.operations.records import decode_commit, read_cursor
+from runic_redis.operations.records import EPOCH, decode_commit, read_cursor
 from runic_redis.positions import Place
 from runic_redis.protocol.effects import Argument, Batch, Operation, call_script, key_command
 from runic_redis.protocol.refusals import answer, ask
@@ -109,8 +109,8 @@ def check_indexed(context: Context, name: str) -> None:
         keys = context.keys
         raise InvalidArgument(
             f"{name} with a query needs a namespace with one partition and a feed, and {keys.namespace!r} has "
-            f"partitions={keys.partitions} and feed={keys.has_feed}. Nothing was sent. Both are chosen when a namespace "
-            "is created: open a new one with partitions=1 and feed=True, and copy your data there."
+            f"partitions={keys.partitions} and feed={keys.has_feed}. Nothing was sent. Open a new namespace with "
+            "partitions=1 and feed=True, and copy your data there: both are fixed when a namespace is created."
         )
 
 
@@ -171,6 +171,14 @@ def _decoded(context: Context, commit: _Found, after: int) -> Iterator[MatchedEv
     wanted = None if not commit.backs else {int(back) for back in commit.backs.split(b",")}
     if not commit.entries:
         raise _damaged(context)
+    if len(commit.entries) == 1 and (events := _plain_events(context, commit)) is not None:
+        time = EPOCH + timedelta(milliseconds=int(commit.entries[0][0].partition(b"-")[2]))
+        for back, event in zip(range(len(events) - 1, -1, -1), events, strict=True):
+            if commit.position - back > after and (wanted is None or back in wanted):
+                yield MatchedEvent(
+                    commit.position - back, commit.workflow_id, commit.cursor - back, time, event, None
+                )
+        return
     for entry_id, header, payload, about in commit.entries:
         raw = entry_id, (header, payload, b"i", b"", b"m", about) if about else (header, payload, b"i", b"")
         entry = decode_commit(context, commit.workflow_id, raw, with_records=True)
@@ -180,6 +188,18 @@ def _decoded(context: Context, commit: _Found, after: int) -> Iterator[MatchedEv
             if position > after and (wanted is None or back in wanted):
                 for event in expanded([stored]) if entry.multiplied else (stored,):
                     yield MatchedEvent(position, commit.workflow_id, cursor, entry.time, event, entry.metadata)
+
+
+def _plain_events(context: Context, commit: _Found) -> list[Any] | None:
+    """Return the events of a commit that is one entry without metadata; None for another, and for a damaged one."""
+    _, header, payload, about = commit.entries[0]
+    if about or context.observer is not None:
+        return None
+    try:
+        events = context.codec.decode_entry(header, payload)
+    except StoreError:
+        return None
+    return None if type(events) is Multiplied else events
 
 
 def _read_all(context: Context, after: int, most: int | None) -> Operation[Matches]:
