@@ -18,7 +18,7 @@
 -- ARGV[3…]  those; then for each commit, the arguments that lua/append.lua takes for it on a retry. The third one
 --           counts on a retry only.
 -- Reply     array, for each commit: the ID of its last entry, a string; or the workflow's cursor after it, an
---           integer, if it was stored before or has no events
+--           integer, if it was stored before or has no events; with P as in lua/append.lua
 -- Errors    GROUP_REJECTED <place of a commit, from 0> <its error, percent-encoded> …, for each commit with an error,
 --           and at the place after the last commit for the tracking record: TRACKING_CONFLICT <stored position>,
 --           DAMAGED tracking, NEW_PARTITION or WRONGTYPE; and for a commit:
@@ -297,7 +297,7 @@ for place, commit in ipairs(group) do
   local feed, feed_count, commits, call_id = commit.feed, commit.feed_count, commit.commits, commit.call_id
   local commit_id, metadata, is_new, retried = commit.commit_id, commit.metadata, commit.is_new, commit.retried
   local cursor, known_largest, largest, cursor_text, is_stored = commit.cursor, w.largest, 0, nil, nil
-  local reply, note = cursor, commit.note
+  local reply, note, position = cursor, commit.note, nil
   if found > 0 then
     reply = commit.stored or tonumber(commit.expected) or cursor
   else
@@ -311,6 +311,9 @@ for place, commit in ipairs(group) do
   end
   if is_retry and commit.has_events and not commit.was_answered then
     rare.keep_reply(partition, commit.kept_id, commit.stored or cursor, meta_key, true)
+  end
+  if given.P then
+    reply = type(reply) == 'number' and rare.with_position(w, reply) or reply .. ' ' .. string.format('%d', position)
   end
   replies[place] = reply
 end

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import partial
 from operator import itemgetter
-from typing import Any, Literal, NoReturn, Self, TypeVar
+from typing import Any, Literal, NoReturn, Self, TypeVar, overload
 
 from runic_redis.arguments import DEFAULT_QUEUE, Query, check_deadline, check_workflow_id
 from runic_redis.codec import EncodedEvents, EncodedState
@@ -56,6 +56,7 @@ from runic_redis.operations import (
     tracking,
     workflows,
 )
+from runic_redis.operations.appending import Appended
 from runic_redis.operations.confirming import durably
 from runic_redis.operations.filters import Filters, check_filters
 from runic_redis.operations.finding import TaggedCommit
@@ -298,6 +299,7 @@ class AsyncRedisStore:
 
     # Events
 
+    @overload
     async def append(
         self,
         workflow_id: str,
@@ -318,8 +320,58 @@ class AsyncRedisStore:
         attributes: Mapping[str, str | None] | None = None,
         parent: str | None = None,
         tags: Sequence[str] = (),
+        details: Literal[False] = False,
         durability: Durability | None = None,
-    ) -> int:
+    ) -> int: ...
+
+    @overload
+    async def append(
+        self,
+        workflow_id: str,
+        events: Iterable[Any],
+        *,
+        expected_cursor: int | None = None,
+        commit_id: str | bytes | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        lease: Lease | None = None,
+        snapshot: bytes | None = None,
+        refs: Iterable[str | bytes | FactRef] | None = None,
+        queue: str | None = None,
+        due: float | datetime | None = None,
+        consumes: Message | Sequence[Message] = (),
+        ends_timer: bool = False,
+        unless_cancelled: bool = False,
+        expires_in: float | None = None,
+        attributes: Mapping[str, str | None] | None = None,
+        parent: str | None = None,
+        tags: Sequence[str] = (),
+        details: Literal[True],
+        durability: Durability | None = None,
+    ) -> Appended: ...
+
+    async def append(
+        self,
+        workflow_id: str,
+        events: Iterable[Any],
+        *,
+        expected_cursor: int | None = None,
+        commit_id: str | bytes | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        lease: Lease | None = None,
+        snapshot: bytes | None = None,
+        refs: Iterable[str | bytes | FactRef] | None = None,
+        queue: str | None = None,
+        due: float | datetime | None = None,
+        consumes: Message | Sequence[Message] = (),
+        ends_timer: bool = False,
+        unless_cancelled: bool = False,
+        expires_in: float | None = None,
+        attributes: Mapping[str, str | None] | None = None,
+        parent: str | None = None,
+        tags: Sequence[str] = (),
+        details: bool = False,
+        durability: Durability | None = None,
+    ) -> int | Appended:
         """Append events to a workflow as one commit.
 
         See `RedisStore.append`.
@@ -343,6 +395,7 @@ class AsyncRedisStore:
                 and parent is None
                 and not (consumes or ends_timer or unless_cancelled or tags)
                 else Life(queue, due, consumes, ends_timer, unless_cancelled, expires_in, attributes, parent, tags),
+                details=details,
             ),
             durability,
             "append",
@@ -362,6 +415,7 @@ class AsyncRedisStore:
         """
         return await self._write(appending.append_many(self.context, items, leases), durability, "append_many")
 
+    @overload
     async def append_all(
         self,
         items: Iterable[Append],
@@ -369,14 +423,40 @@ class AsyncRedisStore:
         unless: Query | None = None,
         after: int | None = None,
         tracking: Tracking | None = None,
+        details: Literal[False] = False,
         durability: Durability | None = None,
-    ) -> list[int]:
+    ) -> list[int]: ...
+
+    @overload
+    async def append_all(
+        self,
+        items: Iterable[Append],
+        *,
+        unless: Query | None = None,
+        after: int | None = None,
+        tracking: Tracking | None = None,
+        details: Literal[True],
+        durability: Durability | None = None,
+    ) -> list[Appended]: ...
+
+    async def append_all(
+        self,
+        items: Iterable[Append],
+        *,
+        unless: Query | None = None,
+        after: int | None = None,
+        tracking: Tracking | None = None,
+        details: bool = False,
+        durability: Durability | None = None,
+    ) -> list[int] | list[Appended]:
         """Append a commit to each of several workflows, in one step: all commits are stored, or none.
 
         See `RedisStore.append_all`.
         """
         return await self._write(
-            groups.append_all(self.context, items, tracking, unless=unless, after=after), durability, "append_all"
+            groups.append_all(self.context, items, tracking, unless=unless, after=after, details=details),
+            durability,
+            "append_all",
         )
 
     async def tracking(self, name: str) -> int | None:

@@ -48,6 +48,7 @@ from runic_redis.errors import (
 from runic_redis.events import CancelRequested, EventRegistry, Fact, FactRef, UnknownEvent, event, register_type
 from runic_redis.feeds import AsyncFeed, Feed
 from runic_redis.heartbeat import AsyncHeldLease, HeldLease
+from runic_redis.operations.appending import Appended
 from runic_redis.operations.commits import Commit
 from runic_redis.operations.finding import TaggedCommit
 from runic_redis.operations.groups import Append
@@ -90,6 +91,7 @@ from runic_redis.tails import AsyncTail, Tail
 
 __all__ = [
     "Append",
+    "Appended",
     "Asleep",
     "AsyncFactResolver",
     "AsyncFeed",

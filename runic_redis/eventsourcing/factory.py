@@ -87,7 +87,7 @@ class RedisFactory(InfrastructureFactory[RedisTrackingRecorder]):
             self._stores[namespace] = store
         return store
 
-    def aggregate_recorder(self, purpose: str = "events") -> RedisAggregateRecorder | RedisSnapshotRecorder:  # type: ignore[override]
+    def aggregate_recorder(self, purpose: str = "events") -> RedisAggregateRecorder | RedisSnapshotRecorder:
         """Return a recorder of the application's events; or for another purpose, one of snapshots."""
         if purpose == "events":
             return self.aggregate_recorder_class(self.store, self._id_type)

@@ -23,7 +23,8 @@ from runic_redis.eventsourcing.notifications import max_position, select_notific
 from runic_redis.eventsourcing.stored_events import encode_stored, select_stored
 from runic_redis.eventsourcing.subscriptions import RedisSubscription
 from runic_redis.operations.appending import Appended
-from runic_redis.operations.groups import Append, Tracking
+from runic_redis.operations.groups import Append
+from runic_redis.operations.tracking import Tracking
 from runic_redis.store import RedisStore
 
 IdType: TypeAlias = Literal["uuid", "text"]

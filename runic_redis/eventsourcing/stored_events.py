@@ -26,7 +26,7 @@ _STATE = ("state",)
 _VERSIONED = ("version", "state")
 # How many headers are remembered before they are forgotten. A program has far fewer.
 _REMEMBERED = 1024
-_headers: dict[tuple[str | bool, ...], bytes] = {}
+_headers: dict[tuple[bool, tuple[str, ...]], bytes] = {}
 
 
 class Stored(NamedTuple):
@@ -99,7 +99,7 @@ def _unknown(event: Any, *, versioned: bool) -> UnknownEvent:
 
 
 def _header(topics: Sequence[str], *, versioned: bool) -> bytes:
-    key = (versioned, *topics)
+    key = versioned, tuple(topics)
     header = _headers.get(key)
     if header is None:
         schemas: list[Any] = [[topic, 1, _VERSIONED if versioned else _STATE] for topic in topics]

@@ -10,7 +10,14 @@ from runic_redis.arguments import Query, check_workflow_id
 from runic_redis.context import Context
 from runic_redis.errors import GroupRejected, InvalidArgument, InvalidType, StoreError, StoreUnavailable, short_repr
 from runic_redis.events import FactRef
-from runic_redis.operations.appending import append_call, cursor_after, event_list, store_all_ahead
+from runic_redis.operations.appending import (
+    Appended,
+    append_call,
+    appended,
+    cursor_after,
+    event_list,
+    store_all_ahead,
+)
 from runic_redis.operations.conditions import check_condition, condition_failed
 from runic_redis.operations.facts import crosses_slots, snapshot_facts
 from runic_redis.operations.leasing import Lease
@@ -78,8 +85,9 @@ def append_all(
     *,
     unless: Query | None = None,
     after: int | None = None,
-) -> Operation[list[int]]:
-    """Append a commit to each of several workflows, all or none. Return the cursor of each."""
+    details: bool = False,
+) -> Operation[list[int] | list[Appended]]:
+    """Append a commit to each of several workflows, all or none. Return the cursor of each, or the stored commit."""
     condition = None if unless is None and after is None else check_condition(unless, after)
     group = _group(items)
     options = GroupOptions.make(tracking, condition)
@@ -92,7 +100,7 @@ def append_all(
         for place, (item, events) in enumerate(group):
             referred[place] = {}
             try:
-                commands.append(_call(context, item, events, referred[place]))
+                commands.append(_call(context, item, events, referred[place], details=details))
             except StoreError as error:
                 error.add_note(f"It is about items[{place}], for the workflow {item.workflow_id!r}.")
                 raise
@@ -106,7 +114,11 @@ def append_all(
         reply, call = yield from _write(context, commands, options)
         # The first rejection tells that the server minds slots.
         if not crosses_slots(context, call, reply):
-            return _cursors(context, reply, call, commands, options)
+            replies = _replies(reply, call, commands, context, options)
+            pairs = list(zip(replies, commands, strict=True))
+            if details:
+                return [appended(context, *pair, referred[place]) for place, pair in enumerate(pairs)]
+            return [cursor_after(context, *pair) for pair in pairs]
     return []
 
 
@@ -130,7 +142,7 @@ def _group(items: Iterable[Append]) -> list[tuple[Append, Sequence[Any]]]:
     return group
 
 
-def _call(context: Context, item: Append, events: Sequence[Any], facts: dict[str, bytes]) -> Command:
+def _call(context: Context, item: Append, events: Sequence[Any], facts: dict[str, bytes], *, details: bool) -> Command:
     if item.refs is not None and item.snapshot is None:
         raise InvalidArgument("refs tells the facts of a snapshot; nothing was sent. Pass the snapshot, too.")
     named = None if item.snapshot is None else snapshot_facts(item.snapshot, item.refs)
@@ -153,6 +165,7 @@ def _call(context: Context, item: Append, events: Sequence[Any], facts: dict[str
         snapshot=item.snapshot,
         refs=named,
         life=None if life == _NO_LIFE else life,
+        details=details,
     )
 
 
@@ -222,32 +235,29 @@ def _errors(reply: Any) -> dict[int, ErrorReply]:
     }
 
 
-def _cursors(
-    context: Context, reply: Any, call: Command, commands: Sequence[Command], options: GroupOptions
-) -> list[int]:
-    """Return the cursor of each commit.
+def _replies(
+    reply: Any, call: Command, commands: Sequence[Command], context: Context, options: GroupOptions
+) -> Sequence[Any]:
+    """Return the reply to each commit.
 
     Raises:
         StoreError: they were not stored, or that is not known.
     """
     if isinstance(reply, Unconfirmed):
         raise not_durable(reply, "The group of commits", "Repeat it with the same commit ids", None)
-    errors = _errors(reply)
-    for place, error in errors.items():
-        if not is_premature(error):
-            if place == len(commands):
-                _reject_tracking(options, call, error, unsure=isinstance(reply, ErrorReply) and reply.unsure)
-            error.unsure = isinstance(reply, ErrorReply) and reply.unsure and error.code in _UNREAD
-            _reject(context, place, commands[place], error)
-    replies = answer(reply, call)
+    unsure = isinstance(reply, ErrorReply) and reply.unsure
+    for place, error in _errors(reply).items():
+        if is_premature(error):
+            continue
+        if place == len(commands):
+            error.unsure = unsure
+            raise options.rejected(answer(error, call))
+        error.unsure = unsure and error.code in _UNREAD
+        _reject(context, place, commands[place], error)
+    replies: Sequence[Any] = answer(reply, call)
     if isinstance(replies, ErrorReply) and replies.code == "CONDITION_FAILED":
         raise condition_failed(replies)
-    return [cursor_after(context, one, command) for one, command in zip(replies, commands, strict=True)]
-
-
-def _reject_tracking(options: GroupOptions, call: Command, error: ErrorReply, *, unsure: bool) -> NoReturn:
-    error.unsure = unsure
-    raise options.rejected(answer(error, call))
+    return replies
 
 
 # The errors that leave open whether an earlier try was stored: of a commit that cannot be read, or is there already.

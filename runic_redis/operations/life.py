@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from runic_redis.arguments import check_attributes, check_due, check_queue, check_tags, check_workflow_id
 from runic_redis.errors import InvalidArgument, InvalidType, short_repr
 from runic_redis.keys import WorkflowKeys
 from runic_redis.operations.labels import ATTRIBUTE, PARENT, label_set
 from runic_redis.operations.messages import Message
-from runic_redis.operations.tagging import EventTags
+from runic_redis.operations.tagging import EventTags, Tagged, split_tags
 from runic_redis.protocol.effects import Argument
 
 _YES = "1"
@@ -127,3 +127,12 @@ class Life(NamedTuple):
             options["W"] = backs
             touched.append(keys.tagged)
         return tags
+
+
+def without_tags(events: Sequence[Any], life: Life | None) -> tuple[Sequence[Any], Life | None]:
+    """Return the events of a commit without their own tags, and its life with these."""
+    if Tagged not in set(map(type, events)):
+        return events, life
+    life = life or Life()
+    plain, tags = split_tags(events, [] if isinstance(life.tags, EventTags) else life.tags)
+    return plain, life._replace(tags=tags)

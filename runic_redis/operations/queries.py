@@ -175,9 +175,7 @@ def _decoded(context: Context, commit: _Found, after: int) -> Iterator[MatchedEv
         time = EPOCH + timedelta(milliseconds=int(commit.entries[0][0].partition(b"-")[2]))
         for back, event in zip(range(len(events) - 1, -1, -1), events, strict=True):
             if commit.position - back > after and (wanted is None or back in wanted):
-                yield MatchedEvent(
-                    commit.position - back, commit.workflow_id, commit.cursor - back, time, event, None
-                )
+                yield MatchedEvent(commit.position - back, commit.workflow_id, commit.cursor - back, time, event, None)
         return
     for entry_id, header, payload, about in commit.entries:
         raw = entry_id, (header, payload, b"i", b"", b"m", about) if about else (header, payload, b"i", b"")

@@ -36,11 +36,6 @@ class EventTags(NamedTuple):
     backs: bytes
 
 
-def has_tagged(events: Sequence[Any]) -> bool:
-    """Return whether an event has its own tags."""
-    return Tagged in set(map(type, events))
-
-
 def split_tags(events: Sequence[Any], tags: Sequence[str]) -> tuple[list[Any], EventTags]:
     """Return the events of a commit, and their tags, from events of which some are `Tagged`.
 
