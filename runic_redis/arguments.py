@@ -30,7 +30,7 @@ MAX_ATTRIBUTE_NAME_BYTES = 64
 MAX_ATTRIBUTE_BYTES = 256
 MAX_TAG_BYTES = 130
 MAX_TAGS = 1000
-MAX_QUERY_ITEMS = 100
+MAX_QUERY_ITEMS = 256
 MAX_QUERY_TAGS = 1000
 
 # A query on tags: an event matches if it has all tags of one of the items.

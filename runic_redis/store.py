@@ -678,7 +678,7 @@ class RedisStore:
         Args:
             query: lists of tags. An event matches if it has all tags of one of them: ``[["a"], ["b", "c"]]`` finds
                 events with a, and events with both b and c. ``[[]]`` finds every event, and reads the feed for that.
-                At most 100 lists with 1,000 tags.
+                At most 256 lists with 1,000 tags.
             after: return only events with a higher position.
             limit: how many events to return at most; None for all. It bounds the memory that the result takes.
 

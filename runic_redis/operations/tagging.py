@@ -43,17 +43,17 @@ def split_tags(events: Sequence[Any], tags: Sequence[str]) -> tuple[list[Any], E
         events: the events.
         tags: the tags of all of them.
     """
-    of_all = check_tags(tags)
+    plain = [event.event if type(event) is Tagged else event for event in events]
+    return plain, joined_tags([event.tags if type(event) is Tagged else () for event in events], tags)
+
+
+def joined_tags(each: Sequence[Sequence[str]], tags: Sequence[str]) -> EventTags:
+    """Return the tags of a commit, from those of each of its events, and those of all events."""
     having: dict[bytes, list[int]] = {}
-    plain = []
-    for back, event in zip(range(len(events) - 1, -1, -1), events, strict=True):
-        if type(event) is Tagged:
-            for tag in check_tags(event.tags):
-                having.setdefault(tag, []).append(back)
-            plain.append(event.event)
-        else:
-            plain.append(event)
-    for tag in of_all:
+    for back, its_tags in zip(range(len(each) - 1, -1, -1), each, strict=True):
+        for tag in check_tags(its_tags):
+            having.setdefault(tag, []).append(back)
+    for tag in check_tags(tags):
         having[tag] = []
     if len(having) > MAX_TAGS:
         raise InvalidArgument(
@@ -61,6 +61,6 @@ def split_tags(events: Sequence[Any], tags: Sequence[str]) -> tuple[list[Any], E
             "sent."
         )
     backs = [
-        b"" if len(some) in {0, len(events)} else b",".join(b"%d" % back for back in some) for some in having.values()
+        b"" if len(some) in {0, len(each)} else b",".join(b"%d" % back for back in some) for some in having.values()
     ]
-    return plain, EventTags(list(having), b"\xff".join(backs) if any(backs) else b"")
+    return EventTags(list(having), b"\xff".join(backs) if any(backs) else b"")
