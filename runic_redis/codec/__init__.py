@@ -112,6 +112,10 @@ class Codec:
         """Return a value's content hash, and the fact to store under it."""
         return self._encoders.facts.encode_own(value)
 
+    def own_hash(self, value: Any) -> str:
+        """Return a value's content hash."""
+        return self._encoders.facts.own_hash(value)
+
     def decode_entry(self, header: bytes, payload: bytes) -> list[Any]:
         """Return the events of one entry, an item for each stored event; `Multiplied` if some are read as several."""
         return self._decoder.decode(header, payload)

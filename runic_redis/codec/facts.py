@@ -52,6 +52,14 @@ class FactEncoder:
         fact_hash = _own_hash(canonical)
         return fact_hash, self._stored(fact_hash.encode(), value, canonical)
 
+    def own_hash(self, value: Any) -> str:
+        """Return a value's content hash.
+
+        Raises:
+            EncodeError: a part of the value cannot be stored.
+        """
+        return _own_hash(self._canonical(value))
+
     def _canonical(self, value: Any) -> bytes:
         canonical = self._canonical_values.encode(value, "value")
         check_size(len(canonical), "A fact")

@@ -71,16 +71,16 @@ class RedisFactory(InfrastructureFactory[RedisTrackingRecorder]):
     @property
     def store(self) -> RedisStore:
         """The store with the application's events and its tracking records."""
-        return self._open(self.namespace, partitions=1, feed=True)
+        return self._open(self.namespace, feed=True)
 
-    def _open(self, namespace: str, *, partitions: int, feed: bool) -> RedisStore:
+    def _open(self, namespace: str, *, feed: bool) -> RedisStore:
         store = self._stores.get(namespace)
         if store is None or store.closed:
             with persistence_errors:
                 store = RedisStore.from_url(
                     self._url,
                     namespace=namespace,
-                    partitions=partitions,
+                    partitions=1,
                     feed=feed,
                     feed_days=None,
                     durability=self._durability,
@@ -93,7 +93,7 @@ class RedisFactory(InfrastructureFactory[RedisTrackingRecorder]):
         """Return a recorder of the application's events; or for another purpose, one of snapshots."""
         if purpose == "events":
             return self.aggregate_recorder_class(self.store, self._id_type)
-        return RedisSnapshotRecorder(self._open(f"{self.namespace}.{purpose}", partitions=64, feed=False))
+        return RedisSnapshotRecorder(self._open(f"{self.namespace}.{purpose}", feed=False))
 
     def application_recorder(self) -> RedisApplicationRecorder:
         """Return a recorder of events and of their notifications."""

@@ -19,7 +19,7 @@ from eventsourcing.persistence import Tracking as TrackingRecord
 
 from runic_redis.errors import CursorConflict, GroupRejected, InvalidType
 from runic_redis.eventsourcing.mapping import persistence_errors
-from runic_redis.eventsourcing.notifications import max_position, select_notifications
+from runic_redis.eventsourcing.notifications import NotificationForm, max_position, read_notifications
 from runic_redis.eventsourcing.stored_events import encode_stored, select_stored
 from runic_redis.eventsourcing.subscriptions import RedisSubscription
 from runic_redis.operations.appending import Appended
@@ -181,7 +181,8 @@ class RedisApplicationRecorder(RedisAggregateRecorder, ApplicationRecorder):
     ) -> Sequence[Notification]:
         """Return notifications in order; see `eventsourcing.persistence.ApplicationRecorder`."""
         after = 0 if start is None else max(0, start - 1 if inclusive_of_start else start)
-        operation = select_notifications(self.store.context, after, limit, stop, topics, self.id_type)
+        form = NotificationForm(after, topics, self.id_type)
+        operation = read_notifications(self.store.context, after, limit, stop=stop, form=form)
         with persistence_errors:
             return self.store.run(operation, "feed")
 

@@ -88,7 +88,7 @@ def encode_stored(context: Context, events: Sequence[Any], *, versioned: bool) -
     header = _header(topics, versioned=versioned)
     packed = pack(rows)
     if len(packed) <= SPLIT_BYTES and len(header) <= MAX_HEADER_BYTES:
-        return EncodedEvents((), [Entry(len(events), header, compress(packed))], {})
+        return EncodedEvents(events, [Entry(len(events), header, compress(packed))], {})
     # The general way splits a large commit.
     return context.codec.encode_events([_unknown(one, versioned=versioned) for one in events])
 
@@ -110,7 +110,7 @@ def _header(topics: Sequence[str], *, versioned: bool) -> bytes:
     return header
 
 
-def numbered(events: Iterable[Stored], cursor: int) -> list[tuple[int, Stored]]:
+def with_versions(events: Iterable[Stored], cursor: int) -> list[tuple[int, Stored]]:
     """Return events with their versions; `cursor` is the one before them."""
     return [(place if one.version is None else one.version, one) for place, one in enumerate(events, cursor + 1)]
 
@@ -138,7 +138,7 @@ def select_stored(
         if desc:
             pairs = [(one.cursor if one.event.version is None else one.event.version, one.event) for one in page]
         else:
-            pairs = numbered(page, cursor)
+            pairs = with_versions(page, cursor)
             cursor += len(page)
         if gt is not None or lte is not None:
             pairs = [pair for pair in pairs if (gt is None or pair[0] > gt) and (lte is None or pair[0] <= lte)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from eventsourcing.persistence import Notification, Subscription
 
 from runic_redis.eventsourcing.mapping import persistence_errors
-from runic_redis.eventsourcing.notifications import notifications_of
+from runic_redis.eventsourcing.notifications import NotificationForm
 
 if TYPE_CHECKING:
     from runic_redis.eventsourcing.recorders import RedisApplicationRecorder
@@ -21,10 +21,9 @@ class RedisSubscription(Subscription["RedisApplicationRecorder"]):
 
     def __init__(self, recorder: "RedisApplicationRecorder", gt: int | None, topics: Sequence[str] = ()) -> None:
         super().__init__(recorder, gt, topics)
-        self._after = gt or 0
-        self._wanted = frozenset(topics)
+        self._form = NotificationForm(gt or 0, topics, recorder.id_type)
         self._found: deque[Notification] = deque()
-        self._feed = recorder.store.feed(after=self._after, wait_s=None)
+        self._feed = recorder.store.feed(after=gt or 0, wait_s=None)
 
     def stop(self) -> None:
         """Stop the subscription."""
@@ -47,5 +46,5 @@ class RedisSubscription(Subscription["RedisApplicationRecorder"]):
                 return self._found.popleft()
             with persistence_errors:
                 commit = next(self._feed)
-            self._found.extend(notifications_of(commit, self._after, self._wanted, self._recorder.id_type))
+            self._found.extend(self._form.of_commit(commit))
         raise StopIteration

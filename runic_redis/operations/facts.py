@@ -38,7 +38,7 @@ def put_fact(context: Context, value: Any) -> Operation[str]:
 
 def fact_hash(context: Context, value: Any) -> str:
     """Return a value's content hash. Nothing is sent."""
-    return context.codec.encode_own_fact(value)[0]
+    return context.codec.own_hash(value)
 
 
 def load_fact(context: Context, fact_hash: str | bytes) -> Operation[Any]:

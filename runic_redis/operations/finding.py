@@ -11,9 +11,11 @@ from runic_redis.errors import InvalidArgument
 from runic_redis.operations.ending import is_over
 from runic_redis.operations.lost_meta import reject_leftovers
 from runic_redis.operations.records import DecodedEntry, decode_commit
-from runic_redis.protocol.effects import Operation, call_script
+from runic_redis.protocol.effects import Operation, call_script, key_command
 from runic_redis.protocol.refusals import ask
 
+# How many tags one call lists.
+_MOST_LISTED = 1000
 # How many commits one call finds at most. The script also bounds their bytes.
 _MOST_FOUND = 256
 # A tag ends with a NUL in the sorted set; then follows the cursor after its commit, in so many digits.
@@ -44,12 +46,18 @@ def find(
     *,
     tag: str | None = None,
     prefix: str | None = None,
+    below: str | None = None,
     reverse: bool = False,
     limit: int | None = None,
 ) -> Operation[list[TaggedCommit]]:
-    """Return the commits of a workflow that carry a tag, or a tag with a prefix, by tag and then by cursor."""
+    """Return the commits of a workflow that carry a tag, or a tag with a prefix, by tag and then by cursor.
+
+    With `below`, only those whose tags come before it.
+    """
     workflow_id = check_workflow_id(workflow_id)
     first, last = _range(tag, prefix)
+    if below is not None:
+        last = min(last, b"(" + check_tag(below) + b"\0")
     left = None if limit is None else check_count(limit, "limit")
     created: bytes | None = None
     found: list[TaggedCommit] = []
@@ -62,7 +70,8 @@ def find(
             return []
         if created not in {None, reply[0]}:
             # Another workflow has the id now.
-            return (yield from find(context, workflow_id, tag=tag, prefix=prefix, reverse=reverse, limit=limit))
+            again = find(context, workflow_id, tag=tag, prefix=prefix, below=below, reverse=reverse, limit=limit)
+            return (yield from again)
         created, member = reply[0], b""
         place = 3
         while place < len(reply):
@@ -77,6 +86,21 @@ def find(
         else:
             first = b"(" + member
     return found
+
+
+def list_tags(context: Context, workflow_id: str) -> Operation[list[tuple[str, int]]]:
+    """Return all tags of a workflow, each with the cursor after a commit that carries it, in order."""
+    key = context.keys.workflow(check_workflow_id(workflow_id)).tags
+    first = b"-"
+    tags: list[tuple[str, int]] = []
+    while True:
+        members: list[bytes] = yield from ask(
+            key_command("ZRANGEBYLEX", key, first, "+", "LIMIT", "0", str(_MOST_LISTED))
+        )
+        tags += [(member[: -_DIGITS - 1].decode(), int(member[-_DIGITS:])) for member in members]
+        if len(members) < _MOST_LISTED:
+            return tags
+        first = b"(" + members[-1]
 
 
 def _range(tag: str | None, prefix: str | None) -> tuple[bytes, bytes]:

@@ -4,8 +4,8 @@ Each item has its own `Reader`. All readers go on together: the batches that the
 one.
 """
 
-from collections.abc import Generator, Iterable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 from runic_redis.arguments import check_cursor, check_workflow_id
 from runic_redis.context import Context
@@ -17,9 +17,8 @@ from runic_redis.operations.reading import Reader
 from runic_redis.operations.records import Record
 from runic_redis.protocol.effects import Batch, Operation
 
+T = TypeVar("T")
 Result: TypeAlias = list[Record] | StoreError
-# One item's reading: it yields batches only, as its reader reads nothing ahead.
-_Reading: TypeAlias = Generator[Batch, Any, list[Record]]
 
 
 def read_many(
@@ -30,7 +29,7 @@ def read_many(
         Reader(context, workflow_id, after=after, until=until, records=True, whole=True)
         for workflow_id, after, until in _ranges(items)
     ]
-    results = yield from _run_together([_records(reader) for reader in readers])
+    results = yield from run_together([_records(reader) for reader in readers])
     if not facts:
         return results
     return (yield from _fill_in(context, [reader.workflow_id for reader in readers], results))
@@ -53,23 +52,28 @@ def _ranges(items: Iterable[tuple[str, int, int | None]]) -> list[tuple[str, int
     return ranges
 
 
-def _records(reader: Reader) -> _Reading:
+def _records(reader: Reader) -> Operation[list[Record]]:
     """Return all records of a reader."""
     records: list[Record] = []
-    yield from reader.open()  # type: ignore[misc]
-    while page := (yield from reader.next_page()):  # type: ignore[misc]
+    yield from reader.open()
+    while page := (yield from reader.next_page()):
         records += page
     return records
 
 
-def _run_together(readings: Sequence[_Reading]) -> Operation[list[Result]]:
-    """Return what each reading returns or raises. Batches that are sent alike, and asked for at once, become one."""
-    results: list[Result] = [[] for _ in readings]
+def run_together(readings: Sequence[Operation[T]]) -> Operation[list[T | StoreError]]:
+    """Return what each reading returns or raises. Batches that are sent alike, and asked for at once, become one.
+
+    The readings yield batches only: they read nothing ahead.
+    """
+    results: list[Any] = [None] * len(readings)
     waiting: dict[int, Batch] = {}
 
     def go_on(place: int, replies: list[Any] | None) -> None:
         try:
-            waiting[place] = readings[place].send(replies)
+            effect = readings[place].send(replies)
+            assert isinstance(effect, Batch)  # noqa: S101 - a reading that reads ahead is a mistake of its caller
+            waiting[place] = effect
         except StopIteration as stop:
             results[place] = stop.value
         except StoreError as error:
