@@ -186,7 +186,8 @@ local function condition_error(condition)
 end
 
 -- Read the commits, and before them the tracking record and the condition.
-local group, key, at, tracking, condition = {}, 1, 3, nil, nil
+local group, key, tracking, condition = {}, 1, nil, nil
+local at = 3
 if string.find(options, 't', 1, true) then tracking, key, at = read_tracking(key, at), key + 2, at + 3 end
 if string.find(options, 'w', 1, true) then
   condition, at = read_condition(key, at)

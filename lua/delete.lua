@@ -50,15 +50,15 @@
 --@include sliding
 --@include tags
 
--- How many tags one call removes from the index of all tags.
-local MOST_UNTAGGED = 4096
-
 local events, meta_key, snapshot, log, commits, refs = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local inbox, messages, tags, index = KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local leases, queues, queue, parked, expiring = KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[15]
 local completed, partition, feed, tagged = KEYS[16], KEYS[17], KEYS[18], KEYS[19]
 local workflow, created, by_lease, expires, reached_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local call_id, retry = ARGV[6], ARGV[7]
+
+-- How many tags one call removes from the index of all tags.
+local MOST_UNTAGGED = 4096
 
 -- The workflow's own keys, each with a command that rejects a foreign value: UNLINK deletes a value of any type.
 local own = {

@@ -29,9 +29,9 @@ local items, streams, key
 items, at = items_of(at)
 streams, key = {}, 3
 while true do
-  local stream = unpack(KEYS, key, key)
+  local stream, workflow = unpack(KEYS, key, key), unpack(ARGV, at, at)
   if not stream then break end
-  streams[ARGV[at]] = stream
+  streams[workflow] = stream
   key, at = key + 1, at + 1
 end
 

@@ -1,6 +1,6 @@
--- Queries on the tags of a namespace, in its index, the sorted set `tagged`. A member is a tag, NUL, the position after a commit
--- (16 digits), NUL, the cursor after the commit, NUL, which of its events have the tag, NUL, the workflow id. Events
--- are counted back from the commit's last one: '0,2', or '' for all.
+-- Queries on the tags of a namespace, in its index, the sorted set `tagged`. A member is a tag, NUL, the position
+-- after a commit (16 digits), NUL, the cursor after it, NUL, which of its events have the tag, NUL, the workflow id.
+-- Events are counted back from the commit's last one: '0,2', or '' for all.
 --
 -- A query is some items, an item is some tags. An event matches an item that has only tags of the event. An item is
 -- evaluated by walks, one for each of its tags: they go to the next commit that all of the tags have.
@@ -12,16 +12,18 @@ local MOST_STEPS, MOST_MEMBERS = 8192, 64
 -- Return the items of a query, and the place after it. `at` is the place of the number of its items. For each item, the
 -- number of its tags follows, and the tags.
 local function items_of(at)
-  local items, count = {}, tonumber(ARGV[at])
+  local count = ARGV[at]
+  local items = {}
   at = at + 1
   for number = 1, count do
-    local size, walks = tonumber(ARGV[at]), {}
+    local size = ARGV[at]
+    local walks = {}
     for place = at + 1, at + size do
       local tag = ARGV[place]
       walks[#walks + 1] = {tag = tag, members = {}, at = 1, size = 1}
     end
     -- An item has more steps than walks. So each call makes progress with each item.
-    items[number] = {walks = walks, steps = math.ceil(MOST_STEPS / count) + 2 * size}
+    items[number] = {walks = walks, steps = math.ceil(MOST_STEPS / count) + 2 * #walks}
     at = at + 1 + size
   end
   return items, at

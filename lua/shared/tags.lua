@@ -4,8 +4,8 @@ local function tag_member(tag, cursor)
   return tag .. '\0' .. string.rep('0', 16 - #cursor) .. cursor
 end
 
--- Return the member of the index of all tags for a tag of the commit that ends at a cursor and at a position, which are
--- text. `backs` is which events of the commit have the tag, see `matching`.
+-- Return the member of the index of all tags for a tag of the commit that ends at a cursor and at a position, both of
+-- them text. `backs` is which events of the commit have the tag, see `matching`.
 local function tagged_member(tag, position, cursor, backs, workflow)
   return table.concat({tag, string.rep('0', 16 - #position) .. position, cursor, backs, workflow}, '\0')
 end
@@ -36,8 +36,8 @@ local function entry_tags(entry, workflow, imported, imported_to)
   return own, all
 end
 
--- Remove the tags of an entry from the workflow's set, and from the index of all tags, if the namespace has one. Return
--- how many the set had.
+-- Remove the tags of an entry from the workflow's set, and from the index of all tags, if the namespace has one.
+-- Return how many the set had.
 local function remove_entry_tags(entry, workflow, tags, tagged, imported, imported_to)
   local removed = 0
   local own, all = entry_tags(entry, workflow, imported, imported_to)
