@@ -12,7 +12,7 @@ from runic_redis.operations.messages import Message
 from runic_redis.operations.tagging import EventTags, Tagged, split_tags
 from runic_redis.protocol.effects import Argument
 
-_YES = "1"
+YES = "1"
 
 
 class Life(NamedTuple):
@@ -74,9 +74,9 @@ class Life(NamedTuple):
             options["r"] = str(len(ids))
             touched.append(keys.inbox)
         if self.ends_timer:
-            options["t"] = _YES
+            options["t"] = YES
         if self.unless_cancelled:
-            options["u"] = _YES
+            options["u"] = YES
         return ids
 
     def _message_ids(self, workflow_id: str) -> list[str]:

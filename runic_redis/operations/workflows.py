@@ -89,9 +89,7 @@ def delete(context: Context, workflow_ids: Sequence[str], lease: Lease | None = 
     # Also for a workflow that is deleted already: that may have to be confirmed, and keys of it may be left.
     left = list(zip(checked, metas, by_lease, strict=True))
     while left:
-        calls: list[Command] = [
-            delete_call(context, workflow_id, meta, lease=held) for workflow_id, meta, held in left
-        ]
+        calls: list[Command] = [delete_call(context, workflow_id, meta, lease=held) for workflow_id, meta, held in left]
         replies = yield from write_all(context, calls)
         for call, reply in zip(calls, replies, strict=True):
             leased_reply(answer(reply, call), call.workflow_id)
