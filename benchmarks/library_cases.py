@@ -92,7 +92,6 @@ def langgraph(scale: Scale) -> list[Case]:
 
 def eventsourcing(scale: Scale) -> list[Case]:
     """Return the cases of the recorders of `eventsourcing`."""
-    count = scale.read[1]
     return [
         *(
             Case(
@@ -123,7 +122,7 @@ def eventsourcing(scale: Scale) -> list[Case]:
         *(
             Case(
                 f"eventsourcing/{label}/dcb/{verb}",
-                f"eventsourcing, DCB: {title}, among {count:,}, {told}",
+                f"eventsourcing, DCB: {title}, among {scale.enrolments:,}, {told}",
                 unit,
                 partial(sides, fsync=fsync, only=(*_RECORDERS, "UmaDB")),
             )

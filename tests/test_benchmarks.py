@@ -50,6 +50,7 @@ TINY = dataclasses.replace(
     jobs=20,
     awaited=2,
     supersteps=5,
+    enrolments=40,
 )
 
 
