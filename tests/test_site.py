@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import runic_redis
-from runic_redis import runic_events, testing
+from runic_redis import openai_agents, pydantic_ai, runic_events, testing
 
 ROOT = Path(__file__).parent.parent
 # Attributes that a browser loads by itself. Links are different: a reader sees where they lead.
