@@ -60,6 +60,7 @@ class ImportKeys(NamedTuple):
     refs: str
     inbox: str
     messages: str
+    tags: str
     meta: str
 
 

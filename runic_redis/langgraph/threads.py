@@ -188,15 +188,14 @@ class Threads:
         entries = self.context.codec.encode_commit(events, facts)
         facts.update(new_facts)
         tags = [tag for saved in events for tag in tags_of(saved)]
-        return (
-            yield from append(
-                self.context,
-                thread,
-                EncodedEvents(events, entries, facts),
-                expected_cursor=expected_cursor,
-                life=Life(expires_in=self._ttl, tags=tags),
-            )
+        cursor = yield from append(
+            self.context,
+            thread,
+            EncodedEvents(events, entries, facts),
+            expected_cursor=expected_cursor,
+            life=Life(expires_in=self._ttl, tags=tags),
         )
+        return cast("int", cursor)
 
     def load(
         self,
