@@ -159,7 +159,9 @@ class Reader:
             if b"t" in named:
                 count = int(named.get(b"n", 1))
                 entries = self._client.xrevrange(key, entry_id, "-", count=count)
-                if {dict(list(other.items())[1:])[b"i"] for _, other in entries} != {named[b"i"]} or len(entries) < count:
+                if {dict(list(other.items())[1:])[b"i"] for _, other in entries} != {named[b"i"]} or len(
+                    entries
+                ) < count:
                     raise Damaged("the number of a commit's entries")
                 cursor = int(entry_id.partition(b"-")[0])
                 there |= {(tag.decode(), cursor) for tag in named[b"t"].split(b"\xff")}

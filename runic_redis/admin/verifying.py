@@ -285,7 +285,7 @@ class Verifier:
         keys = self._context.keys
         text = key.decode(errors="replace")
         fact = _FACT_KEY.fullmatch(text, len(keys.namespace) + 1)
-        is_alone = text in {keys.config, keys.subscriptions} or text.startswith(keys.consumers(""))
+        is_alone = text in {keys.config, keys.subscriptions, keys.tracking} or text.startswith(keys.consumers(""))
         if is_alone or (fact and _is_number_below(fact[1], len(keys.bucket_numbers()))):
             return "", ""
         match = _KEY.fullmatch(text, len(keys.namespace) + 1)
