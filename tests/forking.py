@@ -41,6 +41,7 @@ class Forked:
         environment: its environment variables, by default those of this process.
         directory: its working directory, by default that of this process.
         stdout: a file to write to, by default a pipe.
+        preloaded: further modules that are imported before the process starts.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Forked:
         environment: dict[str, str] | None = None,
         directory: Path | None = None,
         stdout: IO[Any] | None = None,
+        preloaded: tuple[str, ...] = (),
     ) -> None:
         request = json.dumps(
             {
@@ -67,8 +69,9 @@ class Forked:
         read_err, standard_err = os.pipe()
         self._state, state = os.pipe()
         theirs = [standard_in, standard_out, standard_err, state]
-        socket.send_fds(_nursery(), [_NUMBER.pack(len(request))], theirs)
-        _nursery().sendall(request)
+        nursery = _nursery(*preloaded)
+        socket.send_fds(nursery, [_NUMBER.pack(len(request))], theirs)
+        nursery.sendall(request)
         for number in theirs:
             os.close(number)
         self.stdin = os.fdopen(write_in, "w", encoding="utf-8")
@@ -143,12 +146,12 @@ def run_forked(program: str | None, *arguments: object, **options: Any) -> subpr
 
 
 @functools.cache
-def _nursery() -> socket.socket:
-    """Start the process that forks the others. It ends with this process."""
+def _nursery(*preloaded: str) -> socket.socket:
+    """Start the process that forks the others, with further modules. It ends with this process."""
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "tests.forking", str(theirs.fileno())],
+            [sys.executable, "-W", "error", "-m", "tests.forking", str(theirs.fileno()), *preloaded],
             cwd=_ROOT,
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
@@ -197,7 +200,7 @@ def _next_process(connection: socket.socket) -> dict[str, Any] | None:
 
 
 def _main() -> None:
-    for name in _PRELOADED:
+    for name in (*_PRELOADED, *sys.argv[2:]):
         importlib.import_module(name)
     gc.collect()
     gc.freeze()

@@ -275,5 +275,5 @@ def _masked(value: Any) -> str:
 
 
 def _name(found: str, number: int) -> str:
-    version = int(found.split(".")[0]) if re.fullmatch(_VERSION, found) else None
+    version = int(found.split(".", maxsplit=1)[0]) if re.fullmatch(_VERSION, found) else None
     return f"<id {number}>" if version is None else f"<version {version}, {number}>"

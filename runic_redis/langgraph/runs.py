@@ -1,7 +1,11 @@
 """Cutting the values of channels into pieces.
 
 A list is cut into runs of items, which are serialized separately. A list that grows at its end keeps its first runs, so
-each step stores only the last one again. All other values are one piece. Large pieces are facts, stored once.
+each step stores only the last one again. All other values are one piece.
+
+Large pieces are facts, stored once. A piece of medium size is in the event of the checkpoint, which costs less. If the
+next checkpoint has it too, it becomes a fact. So a value that changes at each step is no fact, and one that stays is
+stored twice at most.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,9 +19,9 @@ from runic_redis.codec import Codec
 from runic_redis.events import FactRef
 from runic_redis.langgraph.records import WHOLE, Data
 
-# A larger piece is a fact.
-INLINE_BYTES = 512
-# A run of so many bytes is closed: later items go to the next one.
+# A smaller piece is never a fact.
+_SMALL_BYTES = 512
+# A larger piece is always a fact. A run of so many bytes is closed: later items go to the next one.
 _CLOSED_BYTES = 8 * 1024
 # Closed runs that follow each other become one, once they have so many bytes together.
 _MERGED_BYTES = 64 * 1024
@@ -49,20 +53,22 @@ class Cutter:
     Args:
         serde: the serializer.
         codec: the store's.
-        known: pieces of the same thread whose facts are stored.
+        known: pieces of the last checkpoint, whose facts are stored.
     """
 
     def __init__(self, serde: SerializerProtocol, codec: Codec, known: Sequence[Sequence[Piece]]) -> None:
         self._codec = codec
         self._dump: Callable[[Any], tuple[str, bytes]] = serde.dumps_typed
         self._encrypt: Callable[[bytes], tuple[str, bytes]] | None = None
-        self._sealed: dict[bytes, Piece] = {}
+        # The known pieces that are not small: the facts, the bytes, and what was encrypted.
+        not_small = [piece for pieces in known for piece in pieces if piece.size > _SMALL_BYTES]
+        self._known = {piece.data for piece in not_small}
+        self._encrypted: dict[bytes, Piece] = {}
         if type(serde) is EncryptedSerializer:
             # Each encryption gives other bytes. So compare what is encrypted, to store it once.
             self._dump, self._encrypt = serde.serde.dumps_typed, serde.cipher.encrypt
-            self._sealed = {piece.digest: piece for pieces in known for piece in pieces if piece.digest is not None}
-        self._stored = {piece.data for pieces in known for piece in pieces if type(piece.data) is str}
-        self._large: dict[str, bytes] = {}
+            self._encrypted = {piece.digest: piece for piece in not_small if piece.digest is not None}
+        self._new: dict[str, bytes] = {}
 
     def cut(self, value: Any, before: Sequence[Piece]) -> list[Piece]:
         """Return the pieces of a value.
@@ -75,13 +81,17 @@ class Cutter:
             return self._runs(value, before)
         return [self._piece(value, WHOLE)]
 
+    def keep(self, pieces: Iterable[Piece]) -> list[Piece]:
+        """Return the pieces of a value that has not changed."""
+        return [self._as_fact(piece) if self._is_medium(piece) else piece for piece in pieces]
+
     def new_facts(self, pieces: Iterable[Piece]) -> dict[str, bytes]:
         """Return the encoded facts of pieces, by their hashes, without those that are stored."""
-        hashes = [piece.data for piece in pieces if type(piece.data) is str]
+        hashes = [piece.data for piece in pieces if isinstance(piece.data, str)]
         return {
-            fact_hash: self._codec.encode_own_fact(self._large[fact_hash])[1]
+            fact_hash: self._codec.encode_own_fact(self._new[fact_hash])[1]
             for fact_hash in hashes
-            if fact_hash in self._large
+            if fact_hash in self._new
         }
 
     def _runs(self, items: list[Any], before: Sequence[Piece]) -> list[Piece]:
@@ -104,7 +114,8 @@ class Cutter:
         if piece.size <= _MOST_BYTES or len(items) == 1:
             return [piece]
         share = max(1, len(items) * _MERGED_BYTES // piece.size)
-        return [self._piece(part, len(part)) for at in range(0, len(items), share) if (part := items[at : at + share])]
+        parts = [items[at : at + share] for at in range(0, len(items), share)]
+        return [self._piece(part, len(part)) for part in parts]
 
     def _piece(self, value: Any, items: int) -> Piece:
         kind, raw = self._dump(value)
@@ -112,17 +123,29 @@ class Cutter:
             raw = bytes(raw)
         digest = None
         if self._encrypt is not None:
-            digest = sha256(kind.encode() + b"\0" + raw).digest() if len(raw) > INLINE_BYTES else None
-            if digest in self._sealed:
-                return self._sealed[digest]._replace(items=items)
+            digest = sha256(kind.encode() + b"\0" + raw).digest()
+            same = self._encrypted.get(digest)
+            if same is not None:
+                return (self._as_fact(same) if self._is_medium(same) else same)._replace(items=items)
             cipher, raw = self._encrypt(raw)
             kind = f"{kind}+{cipher}"
-        if len(raw) <= INLINE_BYTES:
-            return Piece(items, kind, len(raw), raw)
+        piece = Piece(items, kind, len(raw), raw, digest)
+        is_fact = piece.size >= _CLOSED_BYTES or (piece.size > _SMALL_BYTES and raw in self._known)
+        return self._as_fact(piece) if is_fact else piece
+
+    @staticmethod
+    def _is_medium(piece: Piece) -> bool:
+        return piece.size > _SMALL_BYTES and isinstance(piece.data, bytes)
+
+    def _as_fact(self, piece: Piece) -> Piece:
+        """Return a piece with its bytes as a fact."""
+        raw = piece.data
+        if isinstance(raw, str):
+            return piece
         fact_hash = self._codec.own_hash(raw)
-        if fact_hash not in self._stored:
-            self._large[fact_hash] = raw
-        return Piece(items, kind, len(raw), fact_hash, digest)
+        if fact_hash not in self._known:
+            self._new[fact_hash] = raw
+        return piece._replace(data=fact_hash)
 
 
 def _counts_to_keep(before: Sequence[Piece]) -> Iterator[int]:

@@ -188,15 +188,14 @@ class Threads:
         entries = self.context.codec.encode_commit(events, facts)
         facts.update(new_facts)
         tags = [tag for saved in events for tag in tags_of(saved)]
-        return (
-            yield from append(
-                self.context,
-                thread,
-                EncodedEvents(events, entries, facts),
-                expected_cursor=expected_cursor,
-                life=Life(expires_in=self._ttl, tags=tags),
-            )
+        cursor = yield from append(
+            self.context,
+            thread,
+            EncodedEvents(events, entries, facts),
+            expected_cursor=expected_cursor,
+            life=Life(expires_in=self._ttl, tags=tags),
         )
+        return cast("int", cursor)
 
     def load(
         self,
@@ -271,7 +270,7 @@ class Threads:
         for name, value in checkpoint.get("channel_values", {}).items():
             pieces = before.get(name, ())
             if pieces and name in same and name not in new_versions and same[name] == versions.get(name):
-                channels[name] = list(pieces)
+                channels[name] = cutter.keep(pieces)
             else:
                 channels[name] = cutter.cut(value, pieces)
         return channels, cutter.new_facts(piece for pieces in channels.values() for piece in pieces)
