@@ -24,6 +24,7 @@ from runic_redis.operations.groups import append_all
 from runic_redis.operations.labels import label_sets
 from runic_redis.operations.records import read_cursor
 from runic_redis.operations.settings import make_namespace
+from runic_redis.operations.tag_index import index_workflow
 from runic_redis.operations.tracking import Tracking
 from runic_redis.operations.writing import write
 from runic_redis.protocol.effects import Argument, Command, ErrorReply, Operation, call_script, key_command, own_id
@@ -381,6 +382,9 @@ class Importer:
         call = call_script("import_workflow", touched, arguments, workflow_id=workflow.workflow_id)
         reply = yield from write(self._context, call)
         if not isinstance(reply, ErrorReply):
+            # The positions of its events are known only now.
+            if self._context.keys.tagged is not None:
+                yield from index_workflow(self._context, workflow.workflow_id, adds=True)
             self.workflows += 1
             self.events += events
         elif reply.code == "IMPORT_LOST":
