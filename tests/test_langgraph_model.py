@@ -76,9 +76,9 @@ class Model(InMemorySaver):
             del self.storage[thread][ns][checkpoint_id]
         for key in list(self.writes):
             _, ns, checkpoint_id = key
-            if key[0] == thread and checkpoint_id not in self.storage[thread].get(ns, {}):
-                if (ns, checkpoint_id) in dropped or checkpoint_id < newest.get(ns, ""):
-                    del self.writes[key]
+            is_gone = key[0] == thread and checkpoint_id not in self.storage[thread].get(ns, {})
+            if is_gone and ((ns, checkpoint_id) in dropped or checkpoint_id < newest.get(ns, "")):
+                del self.writes[key]
 
 
 class Calls:
