@@ -12,7 +12,7 @@ from runic_redis.testing.examples import numbered
 TAGS = ["a", "b", "c", "ä", "a\x01", "d" * 130]
 
 
-def read(store: Any, query: Any, **options: Any) -> list[tuple[int, Any]]:
+def matched(store: Any, query: Any, **options: Any) -> list[tuple[int, Any]]:
     """Return the positions and the events that a query finds."""
     return [(one.position, one.event) for one in store.read_where(query, **options).events]
 
@@ -62,13 +62,13 @@ class QueryContract(Contract):
     def test_an_event_matches_if_it_has_all_tags_of_an_item(self, store: Any) -> None:
         store.append("x", [{"n": 1}], tags=["a", "b"])
         store.append_all([Append("y", [Tagged({"n": 2}, ["a"]), Tagged({"n": 3}, ["b", "c"]), {"n": 4}], tags=["d"])])
-        assert read(store, [["a"]]) == [(1, {"n": 1}), (2, {"n": 2})]
-        assert read(store, [["a", "b"]]) == [(1, {"n": 1})]
-        assert read(store, [["a", "c"]]) == [], "of different events of one commit"
-        assert read(store, [["c", "d"]]) == [(3, {"n": 3})]
-        assert read(store, [["d"]]) == [(2, {"n": 2}), (3, {"n": 3}), (4, {"n": 4})]
-        assert read(store, [["c"], ["a", "b"], ["c", "d"]]) == [(1, {"n": 1}), (3, {"n": 3})]
-        assert read(store, [["nobody"]]) == []
+        assert matched(store, [["a"]]) == [(1, {"n": 1}), (2, {"n": 2})]
+        assert matched(store, [["a", "b"]]) == [(1, {"n": 1})]
+        assert matched(store, [["a", "c"]]) == [], "of different events of one commit"
+        assert matched(store, [["c", "d"]]) == [(3, {"n": 3})]
+        assert matched(store, [["d"]]) == [(2, {"n": 2}), (3, {"n": 3}), (4, {"n": 4})]
+        assert matched(store, [["c"], ["a", "b"], ["c", "d"]]) == [(1, {"n": 1}), (3, {"n": 3})]
+        assert matched(store, [["nobody"]]) == []
 
     def test_a_found_event_is_told_with_its_place(self, store: Any) -> None:
         store.append("x", [{"n": 1}, Tagged({"n": 2}, ["a"]), {"n": 3}], metadata={"why": "so"})
@@ -101,15 +101,15 @@ class QueryContract(Contract):
     def test_the_empty_item_finds_every_event(self, store: Any) -> None:
         store.append("x", [{"n": 1}, Tagged({"n": 2}, ["a"])])
         store.append("y", [{"n": 3}])
-        assert read(store, [[]]) == [(1, {"n": 1}), (2, {"n": 2}), (3, {"n": 3})]
-        assert read(store, [["a"], []], after=1, limit=1) == [(2, {"n": 2})]
+        assert matched(store, [[]]) == [(1, {"n": 1}), (2, {"n": 2}), (3, {"n": 3})]
+        assert matched(store, [["a"], []], after=1, limit=1) == [(2, {"n": 2})]
         assert store.read_where([[]], after=3) == ([], 3)
 
     def test_a_query_finds_many_events_of_many_workflows(self, store: Any) -> None:
         for number in range(300):
             store.append(f"w-{number % 100}", [{"n": number}], tags=["all", f"n:{number}"])
-        assert read(store, [["all"]]) == [(number + 1, {"n": number}) for number in range(300)]
-        assert read(store, [["all"]], after=10, limit=280)[-1] == (290, {"n": 289})
+        assert matched(store, [["all"]]) == [(number + 1, {"n": number}) for number in range(300)]
+        assert matched(store, [["all"]], after=10, limit=280)[-1] == (290, {"n": 289})
         pages, after = [], 0
         while page := store.read_where([["all"]], after=after, limit=100).events:
             pages.append(len(page))
