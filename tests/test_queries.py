@@ -85,7 +85,11 @@ def test_a_retry_that_another_writer_beats_is_rejected_for_good(
     with opener() as other:
         faulty = make_faulty(store)
         faulty.faults = [loss]
-        faulty.after_loss = lambda: other.append("y", [{"by": "other"}], tags=["a"])
+
+        def meddle() -> None:
+            other.append("y", [{"by": "other"}], tags=["a"])
+
+        faulty.after_loss = meddle
         with pytest.raises(ConditionFailed):
             store.append_all([Append("x", numbered(1), tags=["a"])], unless=[["a"]])
         # Now the group could be stored. But its caller was told that it is not.
@@ -299,15 +303,16 @@ def test_verify_restores_the_index(store: RedisStore, client: redis.Redis) -> No
         append_tagged(store, chance, model)
     before, key = all_of(store), store.context.keys.tagged
     assert key is not None
-    members = client.zrange(key, 0, -1)
+    members: list[Any] = client.zrange(key, 0, -1)
     assert verify(store).findings == []
-    for damage in (
+    damages: list[Callable[[], object]] = [
         lambda: client.delete(key),
         lambda: client.zrem(key, *members[3:9]),
         lambda: client.zadd(key, dict.fromkeys(members[2:4], 1)),
         lambda: client.zadd(key, {members[0][:-5] + b"nobody": 0, b"no member": 0, b"": 0, b"\xff\0\0\0\0\xff": 0}),
         lambda: client.zadd(key, {members[0].replace(b"\x001\0", b"\x002\0"): 0}),
-    ):
+    ]
+    for damage in damages:
         damage()
         assert (found := verify(store).findings)
         assert {(one.name, one.repaired) for one in found} == {(key, False)}

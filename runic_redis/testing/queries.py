@@ -1,6 +1,7 @@
 """Queries on tags, and commits on a condition, in a namespace with one partition and a feed."""
 
 import random
+from functools import partial
 from typing import Any
 
 import pytest
@@ -124,7 +125,8 @@ class QueryContract(Contract):
 
     def test_a_condition_rejects_a_group_if_an_event_matches(self, store: Any) -> None:
         store.append_all([Append("x", [Tagged({"n": 1}, ["a"]), Tagged({"n": 2}, ["b"])])])
-        for query in ([["a"]], [["c"], ["a"]], [["b"]], [[]]):
+        queries: list[list[list[str]]] = [[["a"]], [["c"], ["a"]], [["b"]], [[]]]
+        for query in queries:
             with pytest.raises(ConditionFailed) as caught:
                 store.append_all([Append("y", numbered(1)), Append("z", numbered(1))], unless=query)
             assert caught.value.position == 2
@@ -175,12 +177,12 @@ class QueryContract(Contract):
         bad: list[Any] = ["a", b"a", ["a"], {"a": 1}, None, 5, []]
         bad += [[[5]], [["a\0"]], [["d" * 131]], [[""]], [["\ud800"]]]
         for query in (*bad, [[str(number)] for number in range(257)]):
-            raised_error(query, lambda query=query: store.read_where(query), (InvalidArgument, InvalidType))
+            raised_error(query, partial(store.read_where, query), (InvalidArgument, InvalidType))
             if query is not None:
-                call = lambda query=query: store.append_all([Append("x", numbered(1))], unless=query)  # noqa: E731
-                raised_error(query, call, (InvalidArgument, InvalidType))
+                append = partial(store.append_all, [Append("x", numbered(1))], unless=query)
+                raised_error(query, append, (InvalidArgument, InvalidType))
         for options in ({"after": -1}, {"after": True}, {"limit": -1}, {"limit": 1.5}):
-            raised_error(options, lambda options=options: store.read_where([["a"]], **options), InvalidArgument)
+            raised_error(options, partial(store.read_where, [["a"]], **options), InvalidArgument)
         with pytest.raises(InvalidArgument):
             store.append_all([Append("x", numbered(1))], after=3)
         assert not store.exists("x")
