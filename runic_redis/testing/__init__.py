@@ -46,11 +46,13 @@ from runic_redis.testing.streams import StreamContract  # noqa: E402
 from runic_redis.testing.subscriptions import SubscriptionContract  # noqa: E402
 from runic_redis.testing.tails import TailContract  # noqa: E402
 from runic_redis.testing.timers import TimerContract  # noqa: E402
+from runic_redis.testing.tracking import DetailContract, TrackingContract  # noqa: E402
 from runic_redis.testing.workflows import WorkflowContract  # noqa: E402
 
 __all__ = [
     "BadInputContract",
     "ConcurrencyContract",
+    "DetailContract",
     "FactContract",
     "FeedContract",
     "GroupContract",
@@ -70,6 +72,7 @@ __all__ = [
     "SubscriptionContract",
     "TailContract",
     "TimerContract",
+    "TrackingContract",
     "WorkflowContract",
 ]
 
@@ -86,6 +89,8 @@ class StoreContract(
     MessageContract,
     TimerContract,
     GroupContract,
+    TrackingContract,
+    DetailContract,
     LifetimeContract,
     TailContract,
     FeedContract,
