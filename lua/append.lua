@@ -48,7 +48,7 @@
 --                      u  '1': reject it if the workflow's inbox has a request to cancel
 --                      A  how many attributes it sets or removes, the parent among them
 --                      T  how many tags it has
---                      P  '1': its position in the feed belongs to the reply
+--                      P  '': its position in the feed belongs to the reply, and is stored with it
 --                      n  how many entries it has, if not one
 --           and for each entry, how many events it holds, its header, its payload; and for each fact, its hash, and
 --           its value, or '' for a fact that must be stored already; and for each message, its ID in the inbox; and

@@ -148,7 +148,8 @@ local function rejected_by_server(failure)
 end
 
 -- Read the commits, and before them the tracking record.
-local group, key, at, tracking = {}, 1, 3, nil
+local group, key, tracking = {}, 1, nil
+local at = 3
 if string.find(options, 't', 1, true) then tracking, key, at = read_tracking(key, at), key + 2, at + 3 end
 while key <= #KEYS do
   local events, meta_key, index, partition, feed, after_feed = unpack(KEYS, key, key + 5)

@@ -211,7 +211,7 @@ def append_call(
         options["p"] = str(sum(entry[0] for entry in entries))
         touched.append(keys.feed)
         if details:
-            options["P"] = "1"
+            options["P"] = ""
     if commit_id is not None:
         options["c"] = own_id()
         touched.append(keys.commits)
