@@ -107,7 +107,7 @@ local function read_tracking(first_key, first)
   elseif not made then
     record.failure = 'NEW_PARTITION '
   elseif stored then
-    local last = string.match(stored, '^(%d+) ')
+    local last = string.match(stored, '^(%d+) .')
     record.is_stored = is_retry and stored == record.value
     if not last or #last > 16 then
       record.failure = 'DAMAGED tracking'

@@ -102,6 +102,8 @@ local function remove_tags(last_id)
   local count = as_count(meta[1])
   if not count or count == 0 then return last_id end
   local page_size = math.max(1, math.min(MOST_TRIMMED, MOST_TRIMMED_BYTES / math.max(1, as_count(meta[2]) or 1)))
+  -- If the user may not use XTRIM, nothing is changed.
+  redis.call('XTRIM', events, 'MINID', '=', '0-0')
   local after, commit, seen, removed = '-', nil, 0, 0
   local reached, has_more
   repeat

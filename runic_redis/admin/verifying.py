@@ -14,6 +14,7 @@ from runic_redis.admin.feed_check import FeedCheck
 from runic_redis.admin.index_check import IndexCheck
 from runic_redis.admin.keyspace import KeyScan
 from runic_redis.admin.label_check import check_members
+from runic_redis.admin.tracking_check import check_records
 from runic_redis.admin.workflow_check import Finding, WorkflowCheck, queue_name, set_key
 from runic_redis.arguments import check_workflow_id
 from runic_redis.codec import fact_matches
@@ -289,7 +290,7 @@ class Verifier:
         keys = self._context.keys
         text = key.decode(errors="replace")
         fact = _FACT_KEY.fullmatch(text, len(keys.namespace) + 1)
-        is_alone = text in {keys.config, keys.subscriptions} or text.startswith(keys.consumers(""))
+        is_alone = text in {keys.config, keys.subscriptions, keys.tracking} or text.startswith(keys.consumers(""))
         if is_alone or (fact and _is_number_below(fact[1], len(keys.bucket_numbers()))):
             return "", ""
         match = _KEY.fullmatch(text, len(keys.namespace) + 1)
@@ -319,6 +320,7 @@ class Verifier:
         numbers = {keys.partition(number): number for number in keys.partition_numbers()}
         calls = [count_call(self._context, number) for number in numbers.values()]
         findings = yield from self._check_settings()
+        findings += yield from check_records(self._context)
         yield from self._check_queues(findings)
         for call, reply in _readable((yield from _replies(calls)), findings):
             number = numbers[call.key]

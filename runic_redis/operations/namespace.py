@@ -21,7 +21,7 @@ _KINDS, _SHARED = WorkflowKeys.__slots__[:-9], WorkflowKeys.__slots__[-9:]
 
 def memory_usage(context: Context) -> Operation[dict[str, int]]:
     """Return how many bytes of the server's memory the namespace takes, by kind of key."""
-    usage = dict.fromkeys((*_KINDS, *_SHARED, "queue", "labels", "subscriptions", "facts", "config"), 0)
+    usage = dict.fromkeys((*_KINDS, *_SHARED, "queue", "labels", "subscriptions", "tracking", "facts", "config"), 0)
     labels: set[str] = set()
     listing = Listing(context)
     while page := (yield from listing.next_page()):
@@ -118,9 +118,13 @@ def _queue_keys(context: Context) -> Operation[list[tuple[str, str]]]:
 
 
 def _other_keys(keys: Keys) -> Iterator[tuple[str, str]]:
-    """Yield the keys of facts and settings, with their kind. The settings come last, so a delete can resume."""
+    """Yield the keys of facts, tracking records and settings, with their kind.
+
+    The settings come last, so a delete can resume.
+    """
     for number in keys.bucket_numbers():
         yield "facts", keys.bucket(number)
         yield "facts", keys.fact_times(number)
+    yield "tracking", keys.tracking
     yield "config", keys.config_copy
     yield "config", keys.config
