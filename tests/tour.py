@@ -44,7 +44,7 @@ METHODS = {
         "load_snapshot",
     ),
     *("memory_usage", "put_fact", "release", "renew", "save", "save_fact", "save_facts", "save_snapshot", "stream"),
-    *("fact_hash", "find", "read_many", "stream_records", "tail", "tail_many", "trim"),
+    *("fact_hash", "find", "read_many", "read_where", "stream_records", "tail", "tail_many", "trim"),
     *("children", "count", "inbox", "park", "request_cancel", "send", "sleep", "timer", "tracking", "unpark"),
 }
 _EVENTS = [{"n": 1}, {"n": 2}]
@@ -168,6 +168,7 @@ def lists(store: Any, workflow_id: str) -> None:
     assert list(store.feed(start="now", wait_s=0.01)) == []
     assert [commit.events for commit in store.find(workflow_id, tag="placed")] == [_EVENTS]
     assert [commit.cursor for commit in store.find(workflow_id, prefix="p", reverse=True)] == [2]
+    assert [one.cursor for one in store.read_where([["placed"]]).events if one.workflow_id == workflow_id] == [1, 2]
     assert [one.name for one in store.subscriptions()] == ["count", "mailer"]
     assert store.parked("mailer")
 
