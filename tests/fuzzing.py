@@ -21,8 +21,10 @@ from runic_redis.operations import (
     appending,
     counting,
     facts,
+    finding,
     groups,
     leasing,
+    life,
     lifetimes,
     listing,
     messages,
@@ -195,7 +197,7 @@ class Source:
         first = HEADERS[self.number(len(HEADERS))] if self.number(4) else self.take(self.number(64))
         fields: list[bytes] = [first, self.payload()]
         for _ in range(self.number(3)):
-            fields += [(b"i", b"m", self.text())[self.number(3)], self.take(self.number(20))]
+            fields += [(b"i", b"m", b"t", b"n", self.text())[self.number(5)], self.take(self.number(20))]
         return [b"%d-%d" % (place, ms), fields]
 
     def scored(self, most: int) -> list[bytes]:
@@ -258,6 +260,7 @@ OF_ALL_KINDS: dict[str, Callable[[Source], Any]] = {
     **dict.fromkeys(("ZREM", "HDEL", "HEXISTS", "HSETNX"), lambda source: source.number(2)),
     "HGETALL": lambda source: _flat(source, lambda: META[source.number(len(META))], 9),
     "HKEYS": lambda source: source.some(source.text),
+    "ZRANGEBYLEX": lambda source: source.some(source.text),
     "SCAN": lambda source: _page(source, source.some(lambda: _key(source))),
     "HSCAN": lambda source: _page(source, _flat(source, source.text, 4)),
     "ZSCAN": lambda source: _page(source, source.scored(5)),
@@ -313,11 +316,22 @@ def _claim(command: Command, source: Source) -> list[Any]:
     return [outcomes[source.number(len(outcomes))] for _ in range(len(command.keys) // 6)]
 
 
+def _found(command: Command, source: Source) -> list[Any]:
+    """Return what the script that finds commits by their tags replies."""
+    found: list[Any] = []
+    for _ in range(source.number(4)):
+        entries = [source.entry() for _ in range(1 + source.number(2))]
+        found += [source.text() + b"\0%016d" % source.number(9), len(entries)]
+        found += [part for entry_id, fields in entries for part in (entry_id, *fields[:2], source.text())]
+    return [(b"", b"5", b"5", b"5", b"9")[source.number(5)], source.nil_or_text() or b"", source.number(2), *found]
+
+
 # Replies of scripts that are arrays.
 STRUCTURED: dict[str, Callable[[Command, Source], Any]] = {
     "append_all": lambda command, source: [source.number(9) or b"3-5" for _ in range(2)],
     "claim": _claim,
     "count": _count,
+    "find": _found,
     "find_due": _find_due,
     "list": lambda command, source: [1 + source.number(50), source.scored(40), source.some(source.text)],
     "send": lambda command, source: [b"5-0"] if source.number(2) else None,
@@ -445,6 +459,12 @@ OPERATIONS: dict[str, Callable[[Context, Source], Any]] = {
     "records": lambda context, source: _pages(reading.Reader(context, "w", records=True), source),
     "reverse": lambda context, source: _pages(reading.Reader(context, "w", until=3, reverse=True), source),
     "tail": _tail,
+    "tagged": lambda context, source: run(
+        appending.append(context, "w", [{}], life=life.Life(tags=["a", "b"])), source
+    ),
+    "find": lambda context, source: run(finding.find(context, "w", prefix="a"), source),
+    "find the last": lambda context, source: run(finding.find(context, "w", tag="a", reverse=True, limit=3), source),
+    "list tags": lambda context, source: run(finding.list_tags(context, "w"), source),
     "cursor": lambda context, source: run(reading.cursor(context, "w"), source),
     "save_snapshot": lambda context, source: run(snapshots.save_snapshot(context, "w", 1, b"", LEASE), source),
     "load_snapshot": lambda context, source: run(snapshots.load_snapshot(context, "w"), source),

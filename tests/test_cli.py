@@ -350,7 +350,10 @@ def test_commits_are_found_by_their_tags(run: Run, shop: RedisStore) -> None:
     assert (none.status, none.out) == (0, "")
     assert run("find", "no such workflow", "--tag", "a").status == 1
     wrong = run("find", "tagged")
-    assert (wrong.status, wrong.err) == (2, "runic-redis: find takes a tag or a prefix: pass one of them. Nothing was sent.\n")
+    assert (wrong.status, wrong.err) == (
+        2,
+        "runic-redis: find takes a tag or a prefix: pass one of them. Nothing was sent.\n",
+    )
 
 
 def test_events_are_filtered_by_their_fields(run: Run, shop: RedisStore) -> None:
