@@ -4,13 +4,12 @@ A case is a thing that a user does. A lower cost is always better. The module `t
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from . import feed_turns, queue_turns, turns
+from . import feed_turns, library_cases, queue_turns, turns
+from .case import Case
 from .events import FLAT, KINDS, MIXED, MIXED_STRUCT, RICH
-from .lab import Lab
 from .measure import Side
 from .scale import Scale
 
@@ -30,29 +29,6 @@ BY_HAND = (*THE_TWO, ONE_BY_ONE)
 STORES = (OURS, TABLE, "UmaDB", "salamander-db", *EVENT_SOURCING)
 
 
-@dataclass(frozen=True)
-class Case:
-    """One case.
-
-    Attributes:
-        name: its name in the JSON, which never changes.
-        title: its name for people.
-        unit: the unit of the cost.
-        sides: prepares everything and returns the sides that take turns. The first is compared with the others.
-        group: its plot, and its place along the plot: a batch or a size.
-        once: whether one round is enough, because further rounds would measure the same.
-        memory: whether the cost is memory and not time.
-    """
-
-    name: str
-    title: str
-    unit: str
-    sides: Callable[[Lab], list[Side]]
-    group: tuple[str, int] | None = None
-    once: bool = False
-    memory: bool = False
-
-
 def all_cases(scale: Scale) -> list[Case]:
     return [
         *_by_hand(scale),
@@ -66,6 +42,8 @@ def all_cases(scale: Scale) -> list[Case]:
         Case("list", f"list {scale.listed:,} workflows", "µs a workflow", partial(turns.listing, count=scale.listed)),
         *_feed(scale),
         *_growing(scale),
+        *library_cases.langgraph(scale),
+        *library_cases.eventsourcing(scale),
     ]
 
 

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from . import servers
 from .contenders import open_contenders
@@ -28,6 +29,8 @@ class Lab:
     # A case keeps things for later cases here. They are closed with the lab, in reverse order.
     stack: contextlib.ExitStack
     grown: dict[int, str] = field(default_factory=dict)
+    universities: set[str] = field(default_factory=set)
+    threads: dict[tuple[str, str], Any] = field(default_factory=dict)
     _synced: "Lab | None" = None
 
     @property

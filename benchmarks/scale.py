@@ -30,6 +30,7 @@ class Scale:
         paced: the number of commits that a follower is given at a steady pace, in a turn.
         jobs: the number of jobs that are enqueued and completed in a turn.
         awaited: the number of workflows that a waiting claim is given in a turn.
+        supersteps: the number of supersteps of a conversation that grows to 1 MB.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Scale:
     paced: int
     jobs: int
     awaited: int
+    supersteps: int
 
     def calls(self, usual: int) -> int:
         return max(2, round(usual * self.effort))
@@ -74,6 +76,7 @@ SHORT = Scale(
     paced=1_000,
     jobs=500,
     awaited=100,
+    supersteps=200,
 )
 
 FULL = replace(

@@ -48,13 +48,15 @@
 --                      u  '1': reject it if the workflow's inbox has a request to cancel
 --                      A  how many attributes it sets or removes, the parent among them
 --                      T  how many tags it has
+--                      P  '1': its position in the feed belongs to the reply
 --                      n  how many entries it has, if not one
 --           and for each entry, how many events it holds, its header, its payload; and for each fact, its hash, and
 --           its value, or '' for a fact that must be stored already; and for each message, its ID in the inbox; and
 --           for each attribute, its field in the meta hash, 'a:<name>' or 'parent', and '=<value>', or '' to remove
 --           it; and the tags
 -- Reply     array, for each commit: the ID of its last entry, a string; or the workflow's cursor after it, an
---           integer, if it was stored before or has no events; or an error, as a string
+--           integer, if it was stored before or has no events; or an error, as a string. With P, a space and the
+--           position follow the ID or the cursor, in a string, if the position is known
 -- Errors    READONLY, of all;
 --           of a commit: CURSOR_CONFLICT <actual cursor>; LEASE_LOST <owner, percent-encoded>; FACT_MISSING <hash>;
 --           REFS_UNKNOWN, if the snapshot refers to facts that neither the workflow nor the commit refers to;
@@ -130,7 +132,7 @@ while true do
     reply, was_answered = rare.earlier_reply(w, retried, commit_id, call_id, tried, expected, commits, first, last)
     if reply == 'LOOK_AGAIN ' then waiting[events] = reply end
   end
-  local is_stored = type(reply) == 'number'
+  local is_stored, position = type(reply) == 'number', nil
   if not reply then
     if extras then reply = rare.lease_error(extras.lease) end
     if not reply and expected and cursor ~= tonumber(expected) then
@@ -152,6 +154,13 @@ while true do
     local kept = type(reply) == 'string' and is_stored and cursor or reply
     rare.keep_reply(partition, call_id or commit_id, kept, meta_key, not is_new or is_stored)
     retried = '1'
+  end
+  if given.P then
+    if type(reply) == 'number' then
+      reply = rare.with_position(w, reply)
+    elseif is_stored then
+      reply = reply .. ' ' .. string.format('%d', position)
+    end
   end
   replies[#replies + 1] = reply
   at, key = next_at, next_key

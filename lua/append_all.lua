@@ -1,13 +1,20 @@
 -- Append a group of commits, each to another workflow. All of them are stored, or none.
 --
--- KEYS[1…]  for each commit, the keys that lua/append.lua takes for it: events, meta, index, partition, feed, commits,
---           leases, queues, queue, snapshot, refs, bucket, times, inbox, expiring, attribute, children, tags
+-- KEYS[1…]  with a tracking record, first
+--           tracking  hash: for each name, '<position> <id of the call that stored it>'
+--           partition hash of the first partition: made
+--           then for each commit, the keys that lua/append.lua takes for it: events, meta, index, partition, feed,
+--           commits, leases, queues, queue, snapshot, refs, bucket, times, inbox, expiring, attribute, children, tags
 -- ARGV[1]   tried      '' on a first try, and '1' on a retry
--- ARGV[2…]  for each commit, the arguments that lua/append.lua takes for it on a retry. The third one counts on a
---           retry only.
+-- ARGV[2]   options    letters; for each of them arguments follow, in the same order:
+--                      t  a tracking record: its name, its position, and the id of the call
+-- ARGV[3…]  those; then for each commit, the arguments that lua/append.lua takes for it on a retry. The third one
+--           counts on a retry only.
 -- Reply     array, for each commit: the ID of its last entry, a string; or the workflow's cursor after it, an
---           integer, if it was stored before or has no events
--- Errors    GROUP_REJECTED <place of a commit, from 0> <its error, percent-encoded> …, for each commit with an error:
+--           integer, if it was stored before or has no events; with P as in lua/append.lua
+-- Errors    GROUP_REJECTED <place of a commit, from 0> <its error, percent-encoded> …, for each commit with an error,
+--           and at the place after the last commit for the tracking record: TRACKING_CONFLICT <stored position>,
+--           DAMAGED tracking, NEW_PARTITION or WRONGTYPE; and for a commit:
 --           COMMIT_STORED <cursor>, if it was stored before, by its commit id, and others of the group were not; or as
 --           in lua/append.lua: CURSOR_CONFLICT, LEASE_LOST, FACT_MISSING, WORKFLOW_COMPLETED, OTHER_KEY, DAMAGED,
 --           MESSAGE_GONE, CANCEL_REQUESTED, ALREADY_STARTED, TOO_MANY_ATTRIBUTES, REFS_UNKNOWN, COMMIT_UNSURE (in
@@ -19,7 +26,7 @@
 
 --@include append_common
 
-local tried = ARGV[1]
+local tried, options = ARGV[1], ARGV[2]
 local is_retry = tried ~= ''
 local NONE = {}
 -- Numbers up to here, and some more, are exact. No position of a feed comes near.
@@ -78,6 +85,37 @@ local function commit_error(commit)
   return failure or commit.has_events and stream_error(commit) or nil
 end
 
+-- Read the tracking record of the group: its key, its name, its value, the error that rejects it, and whether an
+-- earlier try has stored it.
+local function read_tracking(first_key, first)
+  local key, partition = unpack(KEYS, first_key, first_key + 1)
+  local name, position, id = unpack(ARGV, first, first + 2)
+  local record = {key = key, name = name, value = position .. ' ' .. id}
+  local stored = try('HGET', key, name)
+  local made = try('HGET', partition, 'made')
+  if type(stored) == 'table' or type(made) == 'table' then
+    record.failure = stored.err or made.err
+  elseif not made then
+    record.failure = 'NEW_PARTITION '
+  elseif stored then
+    local last = string.match(stored, '^(%d+) ')
+    record.is_stored = is_retry and stored == record.value
+    if not last or #last > 16 then
+      record.failure = 'DAMAGED tracking'
+    elseif tonumber(last) >= tonumber(position) and not record.is_stored then
+      record.failure = 'TRACKING_CONFLICT ' .. last
+    end
+  end
+  return record
+end
+
+-- Return the error by which the server rejects a command that writes the tracking record, or nothing. It changes
+-- nothing.
+local function tracking_error(record)
+  local result = try('HDEL', record.key, '')
+  return type(result) == 'table' and result.err or nil
+end
+
 -- Return the error by which the server rejects a command that writes, or nothing. The commands change nothing. The
 -- first entry of the group shows the same of XADD, before anything else is stored.
 local function write_error(w)
@@ -109,9 +147,9 @@ local function rejected_by_server(failure)
   return redis.error_reply(has_code and text or 'NOPERM ' .. text)
 end
 
--- Read the commits.
-local group, key = {}, 1
-local at = 2
+-- Read the commits, and before them the tracking record.
+local group, key, at, tracking = {}, 1, 3, nil
+if string.find(options, 't', 1, true) then tracking, key, at = read_tracking(key, at), key + 2, at + 3 end
 while key <= #KEYS do
   local events, meta_key, index, partition, feed, after_feed = unpack(KEYS, key, key + 5)
   local workflow, commit_id, floor, time_us, options = unpack(ARGV, at, at + 4)
@@ -138,6 +176,8 @@ end
 
 -- Find those that were stored before.
 local found, missing, found_own = 0, 0, false
+-- It is stored with the commits, so they were stored, too.
+if tracking and tracking.is_stored then found, found_own = 1, true end
 for _, commit in ipairs(group) do
   if commit.has_events and not commit.failure then
     local reply, was_answered = rare.earlier_reply(commit.w, commit.retried, commit.commit_id, commit.call_id,
@@ -178,6 +218,12 @@ for place, commit in ipairs(group) do
   end
   if commit.has_events and not commit.problem then keeper = keeper or commit end
 end
+if tracking and tracking.failure and found == 0 then
+  local text = tostring(tracking.failure)
+  if not is_of_commit(text) then return rejected_by_server(text) end
+  errors[#errors + 1] = ' ' .. #group .. ' ' .. rare.percent_encoded(text)
+  is_final = is_final or not SETTLED[string.match(text, '^%S+')]
+end
 if #errors > 0 then
   local reply = 'GROUP_REJECTED' .. table.concat(errors)
   -- One of its commits is enough: a first try that arrives late finds the reply there.
@@ -189,7 +235,7 @@ end
 
 -- Store them.
 if found == 0 then
-  local failure = group[1] and write_error(group[1].w)
+  local failure = tracking and tracking_error(tracking) or group[1] and write_error(group[1].w)
   if failure then return rejected_by_server(failure) end
 end
 local replies = {}
@@ -199,7 +245,7 @@ for place, commit in ipairs(group) do
   local feed, feed_count, commits, call_id = commit.feed, commit.feed_count, commit.commits, commit.call_id
   local commit_id, metadata, is_new, retried = commit.commit_id, commit.metadata, commit.is_new, commit.retried
   local cursor, known_largest, largest, cursor_text, is_stored = commit.cursor, w.largest, 0, nil, nil
-  local reply, note = cursor, commit.note
+  local reply, note, position = cursor, commit.note, nil
   if found > 0 then
     reply = commit.stored or tonumber(commit.expected) or cursor
   else
@@ -214,6 +260,13 @@ for place, commit in ipairs(group) do
   if is_retry and commit.has_events and not commit.was_answered then
     rare.keep_reply(partition, commit.kept_id, commit.stored or cursor, meta_key, true)
   end
+  if given.P then
+    reply = type(reply) == 'number' and rare.with_position(w, reply) or reply .. ' ' .. string.format('%d', position)
+  end
   replies[place] = reply
+end
+if tracking and found == 0 then
+  local result = try('HSET', tracking.key, tracking.name, tracking.value)
+  if type(result) == 'table' then return rejected_by_server(result.err) end
 end
 return replies

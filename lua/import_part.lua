@@ -4,7 +4,7 @@
 -- KEYS[2]  gathered  a hash: begun, the id of the import that the part belongs to
 -- ARGV[1]  id of the import
 -- ARGV[2]  how many milliseconds the gathered keys are kept if the import does not go on
--- ARGV[3]  kind      entries, refs, log, or else a hash
+-- ARGV[3]  kind      entries, refs, tags, log, or else a hash
 -- ARGV[4…] for each entry its ID, how many fields and values it has, and those; or members and scores; or the log; or
 --          fields and values
 -- Reply    integer: 1
@@ -27,7 +27,7 @@ if kind == 'entries' then
     end
     at = at + 2 + count
   end
-elseif kind == 'refs' then
+elseif kind == 'refs' or kind == 'tags' then
   for place = at, #ARGV, 2 do
     local member, score = ARGV[place], ARGV[place + 1]
     redis.call('ZADD', part, score, member)

@@ -7,24 +7,26 @@
 -- KEYS[5]   refs      a sorted set,
 -- KEYS[6]   inbox     a stream,
 -- KEYS[7]   messages  a hash,
--- KEYS[8]   gathered  a hash: begun, the id of the import that the others belong to
--- KEYS[9]   events    stream of the workflow, from the entries
--- KEYS[10]  snapshot  the others of the workflow, by the same names
--- KEYS[11]  log
--- KEYS[12]  commits
--- KEYS[13]  refs
--- KEYS[14]  inbox
--- KEYS[15]  messages
--- KEYS[16]  meta      hash of the workflow
--- KEYS[17]  index     sorted set of the partition's workflows by the time of their last write
--- KEYS[18]  queue     sorted set of the queue's workflows by when they are due
--- KEYS[19]  expiring  sorted set of the partition's workflows that expire, by when
--- KEYS[20]  completed sorted set of the partition's completed workflows by the time of that
--- KEYS[21]  partition hash of the partition: made, counts, position
--- KEYS[22]  feed      stream of the partition's commits; the index again, if the namespace has no feed
--- KEYS[23]  queues    hash of how many workflows each queue of the partition has
--- KEYS[24]  parked    sorted set of the partition's parked workflows by the time of that
--- KEYS[25…] labels    sorted sets of workflows by when they were created: with its attributes, and with its parent
+-- KEYS[8]   tags      a sorted set,
+-- KEYS[9]   gathered  a hash: begun, the id of the import that the others belong to
+-- KEYS[10]  events    stream of the workflow, from the entries
+-- KEYS[11]  snapshot  the others of the workflow, by the same names
+-- KEYS[12]  log
+-- KEYS[13]  commits
+-- KEYS[14]  refs
+-- KEYS[15]  inbox
+-- KEYS[16]  messages
+-- KEYS[17]  tags
+-- KEYS[18]  meta      hash of the workflow
+-- KEYS[19]  index     sorted set of the partition's workflows by the time of their last write
+-- KEYS[20]  queue     sorted set of the queue's workflows by when they are due
+-- KEYS[21]  expiring  sorted set of the partition's workflows that expire, by when
+-- KEYS[22]  completed sorted set of the partition's completed workflows by the time of that
+-- KEYS[23]  partition hash of the partition: made, counts, position
+-- KEYS[24]  feed      stream of the partition's commits; the index again, if the namespace has no feed
+-- KEYS[25]  queues    hash of how many workflows each queue of the partition has
+-- KEYS[26]  parked    sorted set of the partition's parked workflows by the time of that
+-- KEYS[27…] labels    sorted sets of workflows by when they were created: with its attributes, and with its parent
 -- ARGV[1]   workflow id
 -- ARGV[2]   id of the import
 -- ARGV[3]   how many entries it has
@@ -48,18 +50,19 @@
 
 local gathered_entries, gathered_snapshot, gathered_log = KEYS[1], KEYS[2], KEYS[3]
 local gathered_commits, gathered_refs, gathered_inbox, gathered_messages = KEYS[4], KEYS[5], KEYS[6], KEYS[7]
-local gathered, events, snapshot, log, commits, refs = KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12], KEYS[13]
-local inbox, messages, meta_key = KEYS[14], KEYS[15], KEYS[16]
-local index, queue, expiring, completed = KEYS[17], KEYS[18], KEYS[19], KEYS[20]
-local partition, feed, queues, parked = KEYS[21], KEYS[22], KEYS[23], KEYS[24]
+local gathered_tags, gathered = KEYS[8], KEYS[9]
+local events, snapshot, log, commits, refs = KEYS[10], KEYS[11], KEYS[12], KEYS[13], KEYS[14]
+local inbox, messages, tags, meta_key = KEYS[15], KEYS[16], KEYS[17], KEYS[18]
+local index, queue, expiring, completed = KEYS[19], KEYS[20], KEYS[21], KEYS[22]
+local partition, feed, queues, parked = KEYS[23], KEYS[24], KEYS[25], KEYS[26]
 local workflow, import_id, wanted, last_id, written_us = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local due, expires, created = ARGV[6], ARGV[7], ARGV[8]
 
 local parts = {
   gathered_entries, gathered_snapshot, gathered_log, gathered_commits, gathered_refs, gathered_inbox,
-  gathered_messages,
+  gathered_messages, gathered_tags,
 }
-local targets = {events, snapshot, log, commits, refs, inbox, messages, meta_key}
+local targets = {events, snapshot, log, commits, refs, inbox, messages, tags, meta_key}
 -- Reject a foreign value before the first change.
 redis.call('ZCARD', index)
 redis.call('ZCARD', queue)
@@ -67,7 +70,7 @@ redis.call('HLEN', queues)
 redis.call('ZCARD', parked)
 redis.call('ZCARD', expiring)
 redis.call('ZCARD', completed)
-local labels, key = {}, 25
+local labels, key = {}, 27
 while true do
   local set = unpack(KEYS, key, key)
   if not set then break end
@@ -103,8 +106,10 @@ redis.call('UNLINK', gathered)
 redis.call('HSET', meta_key, 'created', created, unpack(ARGV, 9))
 -- The fields of the meta hash that depend on the other keys.
 local id_count, ref_count = redis.call('HLEN', commits), redis.call('ZCARD', refs)
+local tag_count = redis.call('ZCARD', tags)
 if id_count > 0 then redis.call('HSET', meta_key, 'ids', id_count) end
 if ref_count > 0 then redis.call('HSET', meta_key, 'refs', ref_count) end
+if tag_count > 0 then redis.call('HSET', meta_key, 'tags', tag_count) end
 local waiting, message_ids, cancels = redis.call('XLEN', inbox), redis.call('HLEN', messages), 0
 for _, message in ipairs(waiting > 0 and redis.call('XRANGE', inbox, '-', '+') or {}) do
   if message[2][#message[2] - 1] == 'c' then cancels = cancels + 1 end

@@ -13,7 +13,8 @@
 -- KEYS[11] queues    hash of how many workflows each queue of the partition has
 -- KEYS[12] inbox     stream of the messages that no commit has consumed
 -- KEYS[13] messages  hash of the ids of messages
--- KEYS[14…] set      sorted sets of the workflows of queues by when they are due, and of those with attributes or
+-- KEYS[14] tags      sorted set of the workflow's tags, see lua/find.lua
+-- KEYS[15…] set      sorted sets of the workflows of queues by when they are due, and of those with attributes or
 --                    with parents by when they were created
 -- ARGV[1]  workflow id
 -- ARGV[2]  the verified cursor of the meta hash, '' if there was none
@@ -22,13 +23,15 @@
 -- ARGV[5…] pairs of what to set and to what:
 --          meta.cursor, meta.created, meta.largest, meta.snapshot, meta.log, meta.queue
 --                                                    fields of the meta hash; '' removes one
---          count.refs, count.ids, count.messages     '': count the references, the commit ids, or the message ids
+--          count.refs, count.ids, count.messages, count.tags
+--                                                    '': count the references, commit ids, message ids, or tags
 --          count.inbox                               '': count the messages, and the requests to cancel among them
 --          index, leases, expiring, completed, parked, queue:<name>, attribute:<name>=<value>, children:<parent>
 --                                                    the workflow's score there, '' to remove it
 --          refs                                      a score, a space, and the hash to give it to
 --          commits                                   a cursor, a space, and a commit id to add
 --          messages                                  the ID of an entry, a space, and a message id to add
+--          tag.add, tag.remove                       a member of the set of tags
 -- Reply    integer: 1 if it was repaired, 0 if the workflow has changed
 -- Errors   none
 --
@@ -41,8 +44,9 @@
 
 local meta_key, refs, events, commits, partition = KEYS[1], KEYS[2], KEYS[7], KEYS[8], KEYS[9]
 local index, leases, expiring, completed = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local parked, queues, inbox, messages, first_further = KEYS[10], KEYS[11], KEYS[12], KEYS[13], 14
+local parked, queues, inbox, messages, tags = KEYS[10], KEYS[11], KEYS[12], KEYS[13], KEYS[14]
 local workflow, cursor, last_id, fence = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local first_further = 15
 
 local meta = redis.call('HMGET', meta_key, 'cursor', 'fence')
 local last = redis.call('XREVRANGE', events, '+', '-', 'COUNT', 1)[1]
@@ -53,6 +57,7 @@ redis.call('HLEN', commits)
 redis.call('HLEN', queues)
 redis.call('XLEN', inbox)
 redis.call('HLEN', messages)
+redis.call('ZCARD', tags)
 local sets = {index = index, leases = leases, expiring = expiring, completed = completed, parked = parked}
 -- The hash and the field that count the members of a sorted set.
 local counts = {
@@ -114,6 +119,14 @@ for at = 5, #ARGV, 2 do
     redis.call('HSETNX', messages, id, entry_id)
   elseif what == 'count.messages' then
     set_count('messages', redis.call('HLEN', messages))
+  elseif what == 'tag.add' then
+    -- Its commit may have been trimmed since.
+    local place = string.match(value, '[1-9]%d*$')
+    if redis.call('XRANGE', events, place, place, 'COUNT', 1)[1] then redis.call('ZADD', tags, 0, value) end
+  elseif what == 'tag.remove' then
+    redis.call('ZREM', tags, value)
+  elseif what == 'count.tags' then
+    set_count('tags', redis.call('ZCARD', tags))
   elseif what == 'count.inbox' then
     count_inbox()
   else

@@ -121,7 +121,9 @@ local function remove_tags(last_id)
       end
     end
   until has_more or #page < math.floor(page_size)
-  if removed > 0 then redis.call('HINCRBY', meta_key, 'tags', -math.min(count, removed)) end
+  if removed > 0 and redis.call('HINCRBY', meta_key, 'tags', -math.min(count, removed)) == 0 then
+    redis.call('HDEL', meta_key, 'tags')
+  end
   return reached, has_more
 end
 

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import partial
 from operator import itemgetter
-from typing import Any, Literal, NoReturn, Self, TypeVar
+from typing import Any, Literal, NoReturn, Self, TypeVar, overload
 
 from runic_redis.arguments import DEFAULT_QUEUE, check_deadline, check_workflow_id
 from runic_redis.codec import EncodedEvents, EncodedState
@@ -52,8 +52,10 @@ from runic_redis.operations import (
     subscriptions,
     tailing,
     timers,
+    tracking,
     workflows,
 )
+from runic_redis.operations.appending import Appended
 from runic_redis.operations.confirming import durably
 from runic_redis.operations.filters import Filters, check_filters
 from runic_redis.operations.finding import TaggedCommit
@@ -67,6 +69,7 @@ from runic_redis.operations.records import Record
 from runic_redis.operations.states import State
 from runic_redis.operations.subscriptions import SubscriptionStatus
 from runic_redis.operations.timers import Timer
+from runic_redis.operations.tracking import Tracking
 from runic_redis.positions import Positions
 from runic_redis.protocol.effects import Operation
 from runic_redis.subscriptions import AsyncSubscription
@@ -294,6 +297,7 @@ class AsyncRedisStore:
 
     # Events
 
+    @overload
     async def append(
         self,
         workflow_id: str,
@@ -314,8 +318,58 @@ class AsyncRedisStore:
         attributes: Mapping[str, str | None] | None = None,
         parent: str | None = None,
         tags: Sequence[str] = (),
+        details: Literal[False] = False,
         durability: Durability | None = None,
-    ) -> int:
+    ) -> int: ...
+
+    @overload
+    async def append(
+        self,
+        workflow_id: str,
+        events: Iterable[Any],
+        *,
+        expected_cursor: int | None = None,
+        commit_id: str | bytes | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        lease: Lease | None = None,
+        snapshot: bytes | None = None,
+        refs: Iterable[str | bytes | FactRef] | None = None,
+        queue: str | None = None,
+        due: float | datetime | None = None,
+        consumes: Message | Sequence[Message] = (),
+        ends_timer: bool = False,
+        unless_cancelled: bool = False,
+        expires_in: float | None = None,
+        attributes: Mapping[str, str | None] | None = None,
+        parent: str | None = None,
+        tags: Sequence[str] = (),
+        details: Literal[True],
+        durability: Durability | None = None,
+    ) -> Appended: ...
+
+    async def append(
+        self,
+        workflow_id: str,
+        events: Iterable[Any],
+        *,
+        expected_cursor: int | None = None,
+        commit_id: str | bytes | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        lease: Lease | None = None,
+        snapshot: bytes | None = None,
+        refs: Iterable[str | bytes | FactRef] | None = None,
+        queue: str | None = None,
+        due: float | datetime | None = None,
+        consumes: Message | Sequence[Message] = (),
+        ends_timer: bool = False,
+        unless_cancelled: bool = False,
+        expires_in: float | None = None,
+        attributes: Mapping[str, str | None] | None = None,
+        parent: str | None = None,
+        tags: Sequence[str] = (),
+        details: bool = False,
+        durability: Durability | None = None,
+    ) -> int | Appended:
         """Append events to a workflow as one commit.
 
         See `RedisStore.append`.
@@ -339,6 +393,7 @@ class AsyncRedisStore:
                 and parent is None
                 and not (consumes or ends_timer or unless_cancelled or tags)
                 else Life(queue, due, consumes, ends_timer, unless_cancelled, expires_in, attributes, parent, tags),
+                details=details,
             ),
             durability,
             "append",
@@ -358,12 +413,48 @@ class AsyncRedisStore:
         """
         return await self._write(appending.append_many(self.context, items, leases), durability, "append_many")
 
-    async def append_all(self, items: Iterable[Append], *, durability: Durability | None = None) -> list[int]:
+    @overload
+    async def append_all(
+        self,
+        items: Iterable[Append],
+        *,
+        tracking: Tracking | None = None,
+        details: Literal[False] = False,
+        durability: Durability | None = None,
+    ) -> list[int]: ...
+
+    @overload
+    async def append_all(
+        self,
+        items: Iterable[Append],
+        *,
+        tracking: Tracking | None = None,
+        details: Literal[True],
+        durability: Durability | None = None,
+    ) -> list[Appended]: ...
+
+    async def append_all(
+        self,
+        items: Iterable[Append],
+        *,
+        tracking: Tracking | None = None,
+        details: bool = False,
+        durability: Durability | None = None,
+    ) -> list[int] | list[Appended]:
         """Append a commit to each of several workflows, in one step: all commits are stored, or none.
 
         See `RedisStore.append_all`.
         """
-        return await self._write(groups.append_all(self.context, items), durability, "append_all")
+        return await self._write(
+            groups.append_all(self.context, items, tracking, details=details), durability, "append_all"
+        )
+
+    async def tracking(self, name: str) -> int | None:
+        """Return up to which position a source has been processed, as `append_all` has stored it with `tracking`.
+
+        See `RedisStore.tracking`.
+        """
+        return await self.run(tracking.stored_position(self.context, name), "tracking")
 
     def encode_events(self, events: Iterable[Any]) -> EncodedEvents:
         """Return the events of a commit, checked and encoded for a later `append`.

@@ -327,6 +327,17 @@ def check_name(name: Any, what: str) -> str:
     return text
 
 
+def check_source(name: Any) -> str:
+    """Return the name of a source of a tracking record: a non-empty `str` of at most `MAX_ID_BYTES` UTF-8 bytes."""
+    text = _plain_text(name, "The name of a tracking record")
+    if not 0 < len(_utf8(text, "The name of a tracking record")) <= MAX_ID_BYTES:
+        raise InvalidArgument(
+            f"The name of a tracking record is 1 to {MAX_ID_BYTES} UTF-8 bytes, not {short_repr(text)}; nothing was "
+            "sent."
+        )
+    return text
+
+
 def check_version(version: Any) -> int:
     """Return a version: an `int` from 1 to `MAX_CURSOR`."""
     return _checked_int(version, "version", 1, MAX_CURSOR)

@@ -9,6 +9,7 @@
     ├── CursorConflict
     │   └── CommitsLost
     ├── GroupRejected
+    ├── TrackingConflict
     ├── SnapshotConflict
     ├── WorkflowCompleted
     ├── WorkflowCancelled
@@ -198,6 +199,25 @@ class GroupRejected(StoreError):
         super().__init__(message)
         self.index = index
         self.workflow_id = workflow_id
+
+
+class TrackingConflict(StoreError):
+    """The position of a tracking record is not above the stored one. Nothing was stored, of the group's commits either.
+
+    Another process has processed the source up to the stored position. Where an earlier try had no answer, the message
+    says that it may have been stored. Read the stored position, and go on after it.
+
+    Attributes:
+        name: the name of the source.
+        stored: the position that is stored.
+        given: the position of the call.
+    """
+
+    def __init__(self, message: str, *, name: str, stored: int, given: int) -> None:
+        super().__init__(message)
+        self.name = name
+        self.stored = stored
+        self.given = given
 
 
 class SnapshotConflict(StoreError):

@@ -60,6 +60,7 @@ class ImportKeys(NamedTuple):
     refs: str
     inbox: str
     messages: str
+    tags: str
     meta: str
 
 
@@ -140,6 +141,11 @@ class Keys:
     def feeds(self) -> list[str]:
         """Return the keys of all partitions' feeds, by the partitions' numbers."""
         return [self.feed(number) for number in self.partition_numbers()]
+
+    @property
+    def tracking(self) -> str:
+        """The key of the tracking records, in the slot of the first partition, which every namespace has."""
+        return f"{{{self.namespace}:0}}:tracking"
 
     @property
     def subscriptions(self) -> str:

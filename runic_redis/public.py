@@ -37,6 +37,7 @@ from runic_redis.errors import (
     SnapshotNotSaved,
     StoreError,
     StoreUnavailable,
+    TrackingConflict,
     UnknownEventType,
     WorkflowCancelled,
     WorkflowCompleted,
@@ -46,6 +47,7 @@ from runic_redis.errors import (
 from runic_redis.events import CancelRequested, EventRegistry, Fact, FactRef, UnknownEvent, event, register_type
 from runic_redis.feeds import AsyncFeed, Feed
 from runic_redis.heartbeat import AsyncHeldLease, HeldLease
+from runic_redis.operations.appending import Appended
 from runic_redis.operations.commits import Commit
 from runic_redis.operations.finding import TaggedCommit
 from runic_redis.operations.groups import Append
@@ -56,6 +58,7 @@ from runic_redis.operations.projections import SavedProjection
 from runic_redis.operations.records import Record
 from runic_redis.operations.subscriptions import SubscriptionStatus
 from runic_redis.operations.timers import Timer
+from runic_redis.operations.tracking import Tracking
 from runic_redis.positions import Positions
 from runic_redis.recovery import (
     Asleep,
@@ -85,6 +88,7 @@ from runic_redis.tails import AsyncTail, Tail
 
 __all__ = [
     "Append",
+    "Appended",
     "Asleep",
     "AsyncFactResolver",
     "AsyncFeed",
@@ -154,6 +158,8 @@ __all__ = [
     "Tail",
     "Timer",
     "TimerStore",
+    "Tracking",
+    "TrackingConflict",
     "UnknownEvent",
     "UnknownEventType",
     "WorkflowCancelled",

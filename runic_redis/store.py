@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from datetime import datetime
 from functools import partial
 from operator import itemgetter
-from typing import Any, Literal, NoReturn, Self, TypeVar
+from typing import Any, Literal, NoReturn, Self, TypeVar, overload
 
 from runic_redis.arguments import DEFAULT_QUEUE, check_deadline, check_workflow_id
 from runic_redis.codec import EncodedEvents, EncodedState
@@ -49,8 +49,10 @@ from runic_redis.operations import (
     subscriptions,
     tailing,
     timers,
+    tracking,
     workflows,
 )
+from runic_redis.operations.appending import Appended
 from runic_redis.operations.confirming import durably
 from runic_redis.operations.filters import Filters, check_filters
 from runic_redis.operations.finding import TaggedCommit
@@ -64,6 +66,7 @@ from runic_redis.operations.records import Record
 from runic_redis.operations.states import State
 from runic_redis.operations.subscriptions import SubscriptionStatus
 from runic_redis.operations.timers import Timer
+from runic_redis.operations.tracking import Tracking
 from runic_redis.positions import Positions
 from runic_redis.protocol.effects import Operation
 from runic_redis.subscriptions import Subscription
@@ -260,6 +263,7 @@ class RedisStore:
 
     # Events
 
+    @overload
     def append(
         self,
         workflow_id: str,
@@ -280,8 +284,58 @@ class RedisStore:
         attributes: Mapping[str, str | None] | None = None,
         parent: str | None = None,
         tags: Sequence[str] = (),
+        details: Literal[False] = False,
         durability: Durability | None = None,
-    ) -> int:
+    ) -> int: ...
+
+    @overload
+    def append(
+        self,
+        workflow_id: str,
+        events: Iterable[Any],
+        *,
+        expected_cursor: int | None = None,
+        commit_id: str | bytes | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        lease: Lease | None = None,
+        snapshot: bytes | None = None,
+        refs: Iterable[str | bytes | FactRef] | None = None,
+        queue: str | None = None,
+        due: float | datetime | None = None,
+        consumes: Message | Sequence[Message] = (),
+        ends_timer: bool = False,
+        unless_cancelled: bool = False,
+        expires_in: float | None = None,
+        attributes: Mapping[str, str | None] | None = None,
+        parent: str | None = None,
+        tags: Sequence[str] = (),
+        details: Literal[True],
+        durability: Durability | None = None,
+    ) -> Appended: ...
+
+    def append(
+        self,
+        workflow_id: str,
+        events: Iterable[Any],
+        *,
+        expected_cursor: int | None = None,
+        commit_id: str | bytes | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        lease: Lease | None = None,
+        snapshot: bytes | None = None,
+        refs: Iterable[str | bytes | FactRef] | None = None,
+        queue: str | None = None,
+        due: float | datetime | None = None,
+        consumes: Message | Sequence[Message] = (),
+        ends_timer: bool = False,
+        unless_cancelled: bool = False,
+        expires_in: float | None = None,
+        attributes: Mapping[str, str | None] | None = None,
+        parent: str | None = None,
+        tags: Sequence[str] = (),
+        details: bool = False,
+        durability: Durability | None = None,
+    ) -> int | Appended:
         """Append events to a workflow as one commit.
 
         The store keeps the commit whole or not at all. A retry finds a commit whose reply was lost, and does not store
@@ -312,10 +366,11 @@ class RedisStore:
                 Each commit may set some, and None removes one. A workflow has at most 16, of 256 bytes each.
             parent: the workflow that started this one, for `children`. Only the first commit of a workflow takes it.
             tags: short texts, such as "step/17", by which `find` finds this commit: up to 1,000, of 130 bytes each.
+            details: return more about the commit: the hashes of its facts, and its position in the feed.
             durability: how durable the commit must be before the call returns; None for the store's setting.
 
         Returns:
-            The workflow's cursor after the commit.
+            The workflow's cursor after the commit; with `details`, an `Appended`.
 
         Raises:
             CursorConflict: the workflow is not at the expected cursor; nothing was stored. If it is below, the error is
@@ -350,6 +405,7 @@ class RedisStore:
                 and parent is None
                 and not (consumes or ends_timer or unless_cancelled or tags)
                 else Life(queue, due, consumes, ends_timer, unless_cancelled, expires_in, attributes, parent, tags),
+                details=details,
             ),
             durability,
             "append",
@@ -378,7 +434,34 @@ class RedisStore:
         """
         return self._write(appending.append_many(self.context, items, leases), durability, "append_many")
 
-    def append_all(self, items: Iterable[Append], *, durability: Durability | None = None) -> list[int]:
+    @overload
+    def append_all(
+        self,
+        items: Iterable[Append],
+        *,
+        tracking: Tracking | None = None,
+        details: Literal[False] = False,
+        durability: Durability | None = None,
+    ) -> list[int]: ...
+
+    @overload
+    def append_all(
+        self,
+        items: Iterable[Append],
+        *,
+        tracking: Tracking | None = None,
+        details: Literal[True],
+        durability: Durability | None = None,
+    ) -> list[Appended]: ...
+
+    def append_all(
+        self,
+        items: Iterable[Append],
+        *,
+        tracking: Tracking | None = None,
+        details: bool = False,
+        durability: Durability | None = None,
+    ) -> list[int] | list[Appended]:
         """Append a commit to each of several workflows, in one step: all commits are stored, or none.
 
         Each commit has its own expected cursor, lease, snapshot and queue. On one server the workflows can be any; in
@@ -388,19 +471,37 @@ class RedisStore:
 
         Args:
             items: the commits, each for another workflow; see `Append`.
+            tracking: how far a source has been processed, stored in the same step; see `Tracking`. The group is
+                rejected unless its position is above the stored one. So results of a source are stored once, whatever
+                is processed again. The list of commits may then be empty. If the commits were stored before, by their
+                commit ids, the record stays as it is. In a cluster, the workflows must be in the first partition.
+            details: return more about each commit, as for `append`.
             durability: as for `append`.
 
         Returns:
-            The cursor of each workflow after its commit, in order; an empty list for no commits.
+            The cursor of each workflow after its commit, in order; with `details`, an `Appended` for each; an empty
+            list for no commits.
 
         Raises:
             GroupRejected: a commit was rejected, and nothing of the group was stored. Its cause is the error that
                 `append` would have raised.
+            TrackingConflict: the position of `tracking` is not above the stored one; nothing of the group was stored.
             InvalidArgument: an item is invalid, two are for one workflow, or in a cluster the workflows are of several
                 partitions; nothing was stored.
             EncodeError: an event, or a value in one, has no encoding; nothing was sent.
         """
-        return self._write(groups.append_all(self.context, items), durability, "append_all")
+        return self._write(groups.append_all(self.context, items, tracking, details=details), durability, "append_all")
+
+    def tracking(self, name: str) -> int | None:
+        """Return up to which position a source has been processed, as `append_all` has stored it with `tracking`.
+
+        Args:
+            name: the name of the source.
+
+        Returns:
+            The position; None if there is none.
+        """
+        return self.run(tracking.stored_position(self.context, name), "tracking")
 
     def encode_events(self, events: Iterable[Any]) -> EncodedEvents:
         """Return the events of a commit, checked and encoded for a later `append`.

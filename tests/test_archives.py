@@ -66,6 +66,7 @@ def contents(store: RedisStore) -> dict[str, Any]:
             with_redis.get(keys.log),
             with_redis.hgetall(keys.commits),
             dict(map(tuple, with_redis.zrange(keys.refs, 0, -1, withscores=True))),
+            dict(map(tuple, with_redis.zrange(keys.tags, 0, -1, withscores=True))),
             with_redis.zscore(keys.index, workflow_id),
             due_in_queue(with_redis, keys, workflow_id),
             with_redis.zscore(keys.parked, workflow_id),
@@ -467,6 +468,10 @@ def test_a_record_that_is_none_is_refused(store: RedisStore, record: Record) -> 
         ["entries", [[b"1-1", [b"h", 10**12, b"i", b"id"]]]],
         ["entries", [[b"x-1", [b"h", b"p", b"i", b"id"]]]],
         ["entries", [[b"1-1", [b"h", b"p"]]]],
+        ["entries", [[b"1-1", [b"h", b"p", b"i", b"id", b"t", b"a\xff"]]]],
+        ["entries", [[b"1-1", [b"h", b"p", b"i", b"id", b"t", b"a", b"m", b""]]]],
+        ["entries", [[b"1-1", [b"h", b"p", b"i", b"id", b"t", b"a", b"n", b"1"]]]],
+        ["entries", [[b"1-1", [b"h", b"p", b"i", b"id", b"t", 7]]]],
         ["refs", 10**12],
         ["refs", [10**12]],
         ["refs", [[b"a fact"]]],
@@ -528,6 +533,23 @@ def test_writers_may_go_on_while_it_is_exported(store: RedisStore, target: Redis
     assert (imported.problems, imported.complete) == ([], True)
     assert verify(target).findings == []
     assert list(target.stream("w")) == list(store.stream("w"))[: target.cursor("w")]
+
+
+def test_tags_are_found_after_an_import(store: RedisStore, target: RedisStore, tmp_path: Path) -> None:
+    """Of commits of several entries, of trimmed ones, and more tags of a page than one command takes."""
+    store.append_many([("many", [{"n": n}]) for n in range(4)])
+    for number in range(6):
+        store.append("many", [{"n": number}], tags=[f"{number}/{n}" for n in range(500)], metadata={"by": "me"})
+    store.append("huge", [{"b": os.urandom(700_000)} for _ in range(3)], tags=["large"])
+    assert export(store, tmp_path / "a").problems == []
+    assert load(target, tmp_path / "a").problems == []
+    assert contents(target) == contents(store)
+    assert verify(target).findings == []
+    for workflow_id in ("many", "huge", "w", "trimmed"):
+        assert target.find(workflow_id, prefix="") == store.find(workflow_id, prefix="")
+    target.save_snapshot("many", 9, b"")
+    assert target.trim("many") == 9
+    assert [commit.cursor for commit in target.find("many", prefix="")] == [10] * 500
 
 
 def commit_by_ids(store: RedisStore) -> None:

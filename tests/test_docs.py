@@ -88,6 +88,24 @@ def test_a_worker_of_the_tutorial_is_killed_and_another_goes_on(tmp_path: Path) 
     assert statuses == [0, -signal.SIGKILL, 0]
 
 
+def test_the_agent_of_the_tutorial_survives_kill_9(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "tutorials" / "durable-agent.md"
+    tools, agent = examples(page)
+    assert len(agent.splitlines()) <= 10
+    (tmp_path / "agent.py").write_text(tools + agent)
+    (session,) = re.findall(r"(?ms)^```console\n(\$ python agent\.py .*?)^```$", page.read_text())
+    shown = ""
+    statuses = []
+    for command in re.findall(r"(?m)^\$ (.+)$", session):
+        words = [sys.executable, "-W", "error", *command.split()[1:]]
+        done = subprocess.run(words, cwd=tmp_path, text=True, capture_output=True, check=False)
+        assert not done.stderr
+        shown += f"$ {command}\n{done.stdout}"
+        statuses.append(done.returncode)
+    assert shown == session
+    assert statuses == [-signal.SIGKILL, 0]
+
+
 @pytest.mark.parametrize("backend", ["valkey", "cluster_nodes"])
 def test_the_orders_of_the_tutorial_are_fulfilled_although_a_worker_is_killed(
     tmp_path: Path, backend: str, request: pytest.FixtureRequest

@@ -40,7 +40,7 @@ IDS = ["a", "b", "c"]
 
 def test_a_commit_of_a_group_has_every_option_of_append() -> None:
     options = [one.name for one in fields(Append)]
-    assert [*options, "durability"] == list(inspect.signature(RedisStore.append).parameters)[1:]
+    assert [*options, "details", "durability"] == list(inspect.signature(RedisStore.append).parameters)[1:]
     assert set(Life._fields) <= set(options)
     defaults = {name: one.default for name, one in inspect.signature(RedisStore.append).parameters.items()}
     assert all(getattr(Append("w", []), name) == defaults[name] for name in options[2:])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import runic_redis
-from runic_redis import runic_events, testing
+from runic_redis import openai_agents, pydantic_ai, runic_events, testing
 
 ROOT = Path(__file__).parent.parent
 # Attributes that a browser loads by itself. Links are different: a reader sees where they lead.
@@ -83,7 +83,7 @@ def test_every_page_of_the_docs_is_there_and_its_links_lead_somewhere(site: Path
 
 def test_the_whole_api_is_there(site: Path) -> None:
     places = Page(site / "api.html").places
-    for module in (runic_redis, runic_events, testing):
+    for module in (runic_redis, runic_events, testing, openai_agents, pydantic_ai):
         for name in module.__all__:
             if name == "Hash":  # a type variable
                 continue

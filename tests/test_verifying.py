@@ -42,9 +42,9 @@ def store(
 
 def fill(store: RedisStore) -> None:
     for number in range(12):
-        store.append("w", [{"n": number}, {"f": Fact(number % 3)}])
-    store.append("large", [{"b": os.urandom(2000)} for _ in range(9)], snapshot=b"state")
-    store.save_snapshot("trimmed", store.append("trimmed", [{"n": 1}]), b"state")
+        store.append("w", [{"n": number}, {"f": Fact(number % 3)}], tags=[f"n/{number}", "all"])
+    store.append("large", [{"b": os.urandom(2000)} for _ in range(9)], snapshot=b"state", tags=["a"])
+    store.save_snapshot("trimmed", store.append("trimmed", [{"n": 1}], tags=["gone"]), b"state")
     store.append("trimmed", [{"n": 2}], commit_id="mine")
     store.trim("trimmed")
     store.release(store.acquire("unfinished", "me"))
@@ -195,8 +195,23 @@ DERIVABLE: dict[str, tuple[str, Damage, str]] = {
     "lost message ids": ("waits", lambda c, s, k: c.delete(k.messages), "5 of the message ids of senders are lost"),
     "a message id that is not counted": ("waits", lambda c, s, k: c.hincrby(k.meta, "messages", -1), "message ids of"),
     "no meta hash, and messages alone": ("kept", lambda c, s, k: c.delete(k.meta), "time of its creation is missing"),
+    "lost tags": ("w", lambda c, s, k: c.delete(k.tags), "24 of its tags are lost, such as b'all'"),
+    "a lost tag": ("w", lambda c, s, k: c.zrem(k.tags, member("n/3", 8)), "1 of its tags are lost"),
+    "a tag with a score": ("w", lambda c, s, k: c.zadd(k.tags, {member("n/3", 8): 1}), "1 of its tags are lost"),
+    "a tag of a trimmed commit": ("trimmed", lambda c, s, k: c.zadd(k.tags, {member("x", 1): 0}), "are of no commit"),
+    "a tag of a later commit": ("w", lambda c, s, k: c.zadd(k.tags, {member("n/3", 99): 0}), "are of no commit"),
+    "a tag of another commit": ("w", lambda c, s, k: c.zadd(k.tags, {member("n/3", 6): 0}), "are of no commit"),
+    "a member that is no tag": ("w", lambda c, s, k: c.zadd(k.tags, {b"\xffx": 0}), "1 of its tags are of no commit"),
+    "tags that are not counted": ("w", lambda c, s, k: c.hdel(k.meta, "tags"), "it has 24 tags, and 0 are counted"),
+    "tags that are miscounted": ("w", lambda c, s, k: c.hset(k.meta, "tags", 25), "it has 24 tags, and 25 are"),
+    "a number of tags that is none": ("w", lambda c, s, k: c.hset(k.meta, "tags", "x"), "tags is b'x'"),
+    "counted tags of nothing": ("log", lambda c, s, k: c.hset(k.meta, "tags", 3), "it has 0 tags, and 3 are counted"),
     "nothing behind it": ("ghost", lambda c, s, k: c.zadd(k.index, {"ghost": 5}), "it has no data"),
 }
+
+
+def member(tag: str, cursor: int) -> bytes:
+    return f"{tag}\0{cursor:016}".encode()
 
 
 def make_wait(store: RedisStore) -> None:
@@ -228,7 +243,16 @@ def test_what_can_be_derived_is_found_and_set_right(store: RedisStore, client: r
     assert all(one.repaired for one in verify(store, [workflow_id], repair=True).findings)
     assert verify(store).findings == []
     assert list(store.stream("w")) == before
+    assert [commit.cursor for commit in store.find("w", tag="all")] == list(range(2, 26, 2))
     assert store.append("w", [{"n": "goes on"}]) == 25
+
+
+def change_field(client: redis.Redis, k: Any, name: bytes, value: bytes) -> None:
+    """Change a field of the last entry."""
+    *entries, (last, fields) = client.xrange(k.events)
+    client.delete(k.events)
+    for entry_id, others in (*entries, (last, {**fields, name: value})):
+        client.xadd(k.events, others, entry_id)
 
 
 def entry(client: redis.Redis, k: Any, place: int) -> Any:
@@ -270,11 +294,15 @@ LOST: dict[str, tuple[str, Damage, str]] = {
     "only references are left": (
         "w",
         lambda c, s, k: c.delete(k.events, k.meta, k.commits),
-        "only references to facts, commit ids or message ids are left",
+        "only references to facts, commit ids, message ids or tags are left",
     ),
     "references of nobody": ("w0", lambda c, s, k: c.zadd(k.refs, {fact_of(s): 1}), "only references to facts"),
-    "commit ids of nobody": ("w0", lambda c, s, k: c.hset(k.commits, "id", 1), "commit ids or message ids are left"),
-    "message ids of nobody": ("w0", lambda c, s, k: c.hset(k.messages, "id", "1-0"), "or message ids are left"),
+    "commit ids of nobody": ("w0", lambda c, s, k: c.hset(k.commits, "id", 1), "only references to facts"),
+    "message ids of nobody": ("w0", lambda c, s, k: c.hset(k.messages, "id", "1-0"), "message ids or tags are left"),
+    "tags of nobody": ("w0", lambda c, s, k: c.zadd(k.tags, {"x": 0}), "message ids or tags are left"),
+    "a damaged field of tags": ("w", lambda c, s, k: change_field(c, k, b"t", b"a\xff"), "its tags are b'a"),
+    "a wrong number of entries": ("huge", lambda c, s, k: change_field(c, k, b"n", b"2"), "it notes 2 entries"),
+    "no number of entries": ("huge", lambda c, s, k: change_field(c, k, b"n", b"x"), "number of its entries is b'x"),
     "it will vanish": ("w", lambda c, s, k: c.expire(k.events, 5000), "have a time to live"),
     "it goes too early": ("completed", lambda c, s, k: c.expire(k.meta, 60), "have a time to live"),
     "a fact is missing": ("w", lambda c, s, k: c.hdel(*bucket(s)), "is missing"),
@@ -289,6 +317,8 @@ def bucket(store: RedisStore) -> tuple[str, str]:
 @pytest.mark.parametrize("name", LOST)
 def test_what_cannot_be_derived_is_found_and_left(store: RedisStore, client: redis.Redis, name: str) -> None:
     workflow_id, damage, words = LOST[name]
+    if workflow_id == "huge":
+        store.append("huge", [{"b": os.urandom(700_000)} for _ in range(3)], tags=["a"])
     damage(client, store, keys(store, workflow_id))
     found = verify(store)
     # The feed may have commits whose events are missing now.
@@ -417,10 +447,11 @@ def test_writers_that_go_on_are_not_taken_for_damage(store: RedisStore) -> None:
     def write() -> None:
         for number in range(10**9):
             store.append_many([("w", [{"n": number}]), (f"new-{number}", [{"f": Fact(number)}])])
-            store.save_snapshot("trimmed", store.append("trimmed", [{"n": number}]), b"state")
+            store.append("w", [{"n": number}], tags=[f"written/{number}", "all"])
+            store.save_snapshot("trimmed", store.append("trimmed", [{"n": number}], tags=["all"]), b"state")
             store.trim("trimmed")
             store.delete("comes and goes")
-            store.append("comes and goes", [{"n": number}, {"n": number}][: 1 + number % 2], snapshot=b"s")
+            store.append("comes and goes", [{"n": number}, {"n": number}][: 1 + number % 2], snapshot=b"s", tags=["a"])
             if over.is_set():
                 return
 
@@ -440,11 +471,12 @@ def grow(store: RedisStore) -> None:
         "w",
         [{"n": 0}, {"f": [Fact(os.urandom(4)), Fact(1)]}, {"large": os.urandom(9000)}],
         commit_id=os.urandom(8).hex(),
+        tags=["all", os.urandom(8).hex()],
     )
 
 
 def grow_and_trim(store: RedisStore) -> None:
-    store.append("w", [{"n": 0}], snapshot=b"state")
+    store.append("w", [{"n": 0}], snapshot=b"state", tags=["all", os.urandom(8).hex()])
     store.trim("w")
 
 

@@ -172,3 +172,23 @@ class Contender:
     def weigh(self, workflows: int, batches: Sequence[Sequence[Any]], kind: Kind) -> int:
         """Return the bytes of Redis's memory for `workflows` workflows of these commits, everything included."""
         raise NotImplementedError
+
+    def open_thread(self, key: str) -> Any:
+        """Return a new `langgraph_thread.Thread` on the contender's saver."""
+        raise NotImplementedError
+
+    def stored_bytes(self) -> int:
+        """Return the bytes of everything in the contender's database. Called when a thread is open."""
+        raise NotImplementedError
+
+    def round_trips(self) -> int:
+        """Return the number of round trips to the server until now, with this one. Called when a thread is open."""
+        raise NotImplementedError
+
+    def open_recorder(self, *, tracking: bool) -> Any:
+        """Return a process recorder of the `eventsourcing` library, perhaps one that stores tracking records."""
+        raise NotImplementedError
+
+    def open_dcb_recorder(self) -> Any:
+        """Return the library's recorder of events with tags, for consistency boundaries that queries define."""
+        raise NotImplementedError

@@ -66,6 +66,7 @@ class EventSourcing(Contender):
     """The common part of both databases. A subclass opens its database with `connect`."""
 
     usual = False
+    _recorder: Any = None
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
@@ -81,6 +82,11 @@ class EventSourcing(Contender):
 
     def close(self) -> None:
         self.factory.close()
+
+    def open_recorder(self, *, tracking: bool) -> Any:  # noqa: ARG002 - each stores them
+        if self._recorder is None:
+            self._recorder = self.factory.process_recorder()
+        return self._recorder
 
     def prepare(self, key: str, at: int, events: Sequence[Any], kind: Kind) -> Any:
         workflow = _workflow(key)

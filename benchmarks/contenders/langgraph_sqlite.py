@@ -14,32 +14,36 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from ..events import some_events
 from ..figures import Turn
 from ..measure import one_by_one
-from .base import Contender
+from .langgraph_saver import LangGraphSaver
 
 
-class LangGraphSQLite(Contender):
+class LangGraphSQLite(LangGraphSaver):
     name = "LangGraph, SQLite"
     about = "SqliteSaver; WAL, synchronous=NORMAL, with fsync FULL"
+    usual = True
 
     def open(self) -> None:
         # The saver has a lock, so threads may share the connection. Its documentation opens it in the same way.
-        self._connection = sqlite3.connect(self.place.directory / "langgraph.sqlite", check_same_thread=False)
+        self._path = self.place.directory / "langgraph.sqlite"
+        self._connection = sqlite3.connect(self._path, check_same_thread=False)
         self._connection.execute(f"PRAGMA synchronous={self.place.sqlite_synchronous}")
-        self._saver = SqliteSaver(self._connection)
-        self._saver.setup()
+        self.saver = SqliteSaver(self._connection)
+        self.saver.setup()
 
     def close(self) -> None:
         self._connection.close()
 
-    def delete(self, key: str) -> None:
-        self._saver.delete_thread(key)
+    def stored_bytes(self) -> int:
+        self._connection.execute("VACUUM")
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return sum(path.stat().st_size for path in self._path.parent.glob(f"{self._path.name}*"))
 
     def run_steps(self, key: str, count: int) -> Turn:
         """Save a superstep for each step: the write of its one task, and the checkpoint after it."""
 
         def superstep(number: int, event: Any) -> None:
             values = dataclasses.asdict(event)
-            self._saver.put_writes(self._at, [("event", values)], f"task-{number}")
+            self.saver.put_writes(self._at, [("event", values)], f"task-{number}")
             self._at = self._put(self._at, {"event": values}, number)
 
         self._at = self._put(_config(key), {}, 0)
@@ -53,10 +57,10 @@ class LangGraphSQLite(Contender):
         checkpoint = empty_checkpoint()
         versions = dict.fromkeys(state, checkpoint["id"])
         checkpoint["channel_values"], checkpoint["channel_versions"] = state, versions
-        return self._saver.put(config, checkpoint, {"source": "loop", "step": step, "parents": {}}, versions)
+        return self.saver.put(config, checkpoint, {"source": "loop", "step": step, "parents": {}}, versions)
 
     def load_snapshot(self, key: str) -> tuple[Any, dict[str, Any]]:
-        found = self._saver.get_tuple(_config(key))
+        found = self.saver.get_tuple(_config(key))
         assert found is not None
         return found.metadata["step"], found.checkpoint["channel_values"]
 

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgpack
@@ -61,6 +61,27 @@ class UmaDB(Contender):
     def read(self, key: str, kind: Kind) -> list[Any]:
         found = self._client.read(umadb.Query([umadb.QueryItem(tags=[key])]))
         return [kind.build(msgpack.unpackb(one.event.data)) for one in found]
+
+    def open_dcb_recorder(self) -> Any:
+        return _Recorder(self._client)
+
+
+class _Recorder:
+    """The client, with the methods of the `eventsourcing` library's recorder that the benchmark calls."""
+
+    def __init__(self, client: umadb.Client) -> None:
+        self._client = client
+
+    def append(self, events: Sequence[Any], condition: Any = None) -> int:
+        given = condition and umadb.AppendCondition(_query(condition.fail_if_events_match), condition.after)
+        return self._client.append([umadb.Event(one.type, one.data, one.tags) for one in events], given)
+
+    def read(self, query: Any) -> Iterator[umadb.SequencedEvent]:
+        return iter(self._client.read(_query(query)))
+
+
+def _query(query: Any) -> umadb.Query:
+    return umadb.Query([umadb.QueryItem(one.types, one.tags) for one in query.items])
 
 
 CONTENDERS = [UmaDB]

@@ -15,7 +15,7 @@ WIDTH = _NAME + 2 * _FIGURE
 _READING = """\
 Costs are medians over the turns, with the lowest and the highest; lower is
 better. "As fast" compares runic_redis with the contender of the line: at 2 it
-is twice as fast, at 0.5 half as fast. "The memory" is the same for memory: at
+is twice as fast, at 0.5 half as fast. "As much" compares bytes and counts: at
 0.5 runic_redis takes half. The contenders took turns with the same events."""
 
 
@@ -35,7 +35,7 @@ def spread(value: Spread) -> str:
 
 
 def ratio_head(result: Result) -> str:
-    return "times the memory" if result.memory else "times as fast"
+    return "times as much" if result.memory else "times as fast"
 
 
 def ratios(result: Result) -> dict[str, str]:
@@ -63,7 +63,7 @@ def _lines(report: Report) -> Iterator[str]:
             yield from _figure(figure, compared.get(figure.name, ""))
         yield ""
     yield f"runic_redis against {PACKED}"
-    for memory, head in ((False, "times as fast"), (True, "times the memory")):
+    for memory, head in ((False, "times as fast"), (True, "times as much")):
         found = [(result, ratio) for result, ratio in headlines(report) if result.memory == memory]
         if found:
             yield head.rjust(WIDTH)

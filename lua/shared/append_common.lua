@@ -39,6 +39,7 @@ local function make_rare_functions(now_us, now_ms)
     workflow_of = workflow_of, read_workflow = read_workflow, is_from_replica = is_from_replica,
     earlier_reply = earlier_reply, extras_of = extras_of, lease_error = lease_error, extras_error = extras_error,
     store_extras = store_extras, keep_reply = keep_reply, take_back = take_back, void_entry = void_entry,
+    with_position = with_position,
     int = int, percent_encoded = percent_encoded,
   }
 end

@@ -1,7 +1,7 @@
 -- Store a commit: its entry in the feed, its entries, and then the rest. The script's loop includes this part, because
 -- a call would cost a plain commit time. `reply` becomes the ID of the last entry, or an error as a table, which
 -- `is_stored` tells. The cursor is not saved yet.
-      local position, refused
+      local refused
       if feed_count then
         -- The entry of the feed comes first: if the feed rejects it, nothing is changed.
         position = try('HINCRBY', partition, 'position', feed_count)
@@ -31,8 +31,12 @@
         local count, header, payload = unpack(ARGV, place, place + 2)
         local after = cursor + count
         local text = string.format('%d', after)
-        -- The last entry has the fields for its tags.
+        -- The last entry has the fields for its tags, and for its position if the caller asks for it.
         local further = extras and place + 3 > last and extras.fields
+        if given.P and place + 3 > last then
+          further = further or metadata and {'m', metadata} or {}
+          further[#further + 1], further[#further + 2] = 'p', string.format('%d', position)
+        end
         local id = text .. '-' .. now_ms
         reply = further and try('XADD', events, id, header, payload, 'i', commit_id, unpack(further))
           or metadata and try('XADD', events, id, header, payload, 'i', commit_id, 'm', metadata)

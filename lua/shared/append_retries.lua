@@ -50,6 +50,16 @@ local function find_commit(w, commit_id, floor)
   return nil, 'COMMIT_UNSURE '
 end
 
+-- Return the cursor of a commit that was stored before as the reply with P: with its position, if its entry has it.
+local function with_position(w, cursor)
+  local entry = call('XRANGE', w.events, int(cursor), int(cursor))[1]
+  local fields = entry and entry[2] or {}
+  for at = 5, #fields, 2 do
+    if fields[at] == 'p' then return int(cursor) .. ' ' .. fields[at + 1] end
+  end
+  return cursor
+end
+
 -- Return the cursor of a commit that was stored before, or an error; and whether a retry of it got that reply.
 local function earlier_reply(w, retried, commit_id, call_id, tried, expected, commits, first, last)
   if tried == '' and not (call_id or retried) then return nil end

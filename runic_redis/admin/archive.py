@@ -30,8 +30,8 @@ _BLOCK_BYTES = 1024 * 1024
 # The largest record: a snapshot, a log or a fact, and something around it.
 _MOST_BYTES = 320 * 1024 * 1024
 # A record holds at most this many values, since a few bytes of MessagePack may stand for an object of a hundred bytes.
-# The exporter puts at most a thousand entries of nine values into a record.
-_MOST_VALUES = 16 * 1024
+# The exporter puts at most a thousand entries of 16 values into a record.
+_MOST_VALUES = 24 * 1024
 # The head of a `bin` in MessagePack, and the size from which it has this form.
 _BIN = struct.Struct(">BI")
 _LARGE = 2**16

@@ -17,6 +17,7 @@ from runic_redis.codec import event_count, fact_matches, unpack_refs
 from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, DecodeError, InvalidArgument
 from runic_redis.keys import WorkflowKeys
+from runic_redis.operations.entry_fields import are_fields
 from runic_redis.operations.indexes import indexed_workflows
 from runic_redis.operations.labels import check_label, is_label
 from runic_redis.operations.lost_meta import is_behind, reject_leftovers
@@ -40,7 +41,6 @@ _LARGE = 8192
 _FIRST_ENTRIES = 8
 _MOST_ENTRIES = 1000
 _MEMBERS = 1000
-_FIELDS = (4, 6)
 # How often a workflow that changes while it is read is started again.
 _TRIES = 20
 
@@ -288,9 +288,9 @@ class Exporter:
 
 
 def is_entry(entry: Any) -> bool:
-    """Return whether an entry has the form of a store's: header and payload, commit id, and optional metadata."""
+    """Return whether an entry has the form of a store's: header, payload and commit id, and the optional fields."""
     entry_id, fields = entry
-    return len(fields) in _FIELDS and all(map(is_cursor, entry_id.split(b"-", 1)))
+    return are_fields(fields) and all(map(is_cursor, entry_id.split(b"-", 1)))
 
 
 def is_kept(name: str, value: bytes) -> bool:

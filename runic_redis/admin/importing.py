@@ -18,6 +18,7 @@ from runic_redis.arguments import DEFAULT_QUEUE, MAX_HASH_BYTES, check_days, che
 from runic_redis.codec import fact_matches, unpack_refs
 from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, DecodeError, InvalidArgument, StoreError
+from runic_redis.operations.entry_fields import tag_member, tags_field
 from runic_redis.operations.facts import save_encoded
 from runic_redis.operations.labels import label_sets
 from runic_redis.operations.records import read_cursor
@@ -29,6 +30,8 @@ from runic_redis.protocol.refusals import ask, ask_all
 _KEPT_FOR_MS = str(24 * 3600 * 1000)
 _SEND_BYTES = 4 * 1024 * 1024
 _SEND_FACTS = 500
+# How many members of the set of tags, and scores, are sent in one command.
+_MEMBERS = 2000
 # A queued command takes this much memory beside its data.
 _COMMAND_BYTES = 1024
 # With more problems than this, the import ends: it keeps them all in memory.
@@ -281,19 +284,30 @@ class Importer:
             case "message_ids", [[*members]]:
                 self._send_later(workflow, keys.messages, kind, checked_ids(members))
             case "entries" | "inbox", [[*entries]]:
-                key, fits = (keys.events, is_entry) if kind == "entries" else (keys.inbox, is_message)
-                arguments: list[Argument] = []
-                for entry_id, fields in entries:
-                    if not fits((entry_id, fields)):
-                        raise ValueError("an entry")
-                    arguments += (_bytes(entry_id), str(len(fields)), *map(_bytes, fields))
-                self._send_later(workflow, key, "entries", arguments)
+                self._send_entries(workflow, kind, entries)
                 # Later entries must not overtake these.
                 yield from self._send_gathered(workflow)
             case _:
                 raise ValueError("its kind is unknown")
         if self._size >= _SEND_BYTES:
             yield from self._send_gathered(workflow)
+
+    def _send_entries(self, workflow: _Workflow, kind: str, entries: Sequence[Any]) -> None:
+        """Queue entries or messages for the temporary keys, and the tags of the entries."""
+        keys = workflow.gathered
+        key, fits = (keys.events, is_entry) if kind == "entries" else (keys.inbox, is_message)
+        arguments: list[Argument] = []
+        members: list[Argument] = []
+        for entry_id, fields in entries:
+            if not fits((entry_id, fields)):
+                raise ValueError("an entry")
+            arguments += (_bytes(entry_id), str(len(fields)), *map(_bytes, fields))
+            if kind == "entries":
+                cursor = int(entry_id.partition(b"-")[0])
+                members += (part for tag in tags_field(fields) for part in (tag_member(tag, cursor), "0"))
+        self._send_later(workflow, key, "entries", arguments)
+        for first in range(0, len(members), _MEMBERS):
+            self._send_later(workflow, keys.tags, "tags", members[first : first + _MEMBERS])
 
     def _send_later(self, workflow: _Workflow, key: str, kind: str, parts: Sequence[Argument]) -> None:
         arguments = [workflow.beginning, _KEPT_FOR_MS, kind, *parts]
@@ -339,7 +353,10 @@ class Importer:
         created, expires = kept.pop("created"), kept.get("expires", b"")
         if "fence" in kept:
             kept["fence"] = b"%d" % (int(kept["fence"]) + 1)  # leases of the other server are outdated
-        made = (keys.events, keys.snapshot, keys.log, keys.commits, keys.refs, keys.inbox, keys.messages, keys.meta)
+        made = [
+            *(keys.events, keys.snapshot, keys.log, keys.commits, keys.refs, keys.inbox, keys.messages, keys.tags),
+            keys.meta,
+        ]
         sets = (keys.index, workflow.queue, keys.expiring, keys.completed)
         touched = [*workflow.gathered, *made, *sets, keys.partition, keys.feed, keys.queues, keys.parked]
         touched += label_sets(keys, {name.encode(): value for name, value in kept.items()})

@@ -36,7 +36,7 @@ _COUNTED = frozenset({"index", "completed", "parked"})
 # The keys of facts, and those of workflows and partitions, behind the name of the namespace.
 _FACT_KEY = re.compile(r":fact:(\d{1,4})\}(?::times)?")
 _KEY = re.compile(
-    r":(\d{1,4})\}:(?:(events|meta|snapshot|log|commits|refs|inbox|messages|import-[a-z]+):(.+)"
+    r":(\d{1,4})\}:(?:(events|meta|snapshot|log|commits|refs|inbox|messages|tags|import-[a-z]+):(.+)"
     r"|index|leases|queues|queue:([^ ]+)|parked|expiring|completed|(config|feed|partition:\d{1,4}(?::feed)?)"
     r"|(?P<label>attribute:[^=]+=.*|children:.+)"
     r"|(?:subscription|parked):[^:]+|projection:[^:]+(?::next)?)",

@@ -15,6 +15,7 @@ from math import inf
 from typing import Any, Literal
 
 from runic_redis.admin.inbox_check import InboxCheck
+from runic_redis.admin.tag_check import TagCheck
 from runic_redis.arguments import MAX_CURSOR, check_queue, is_cursor
 from runic_redis.codec import fact_matches, unpack_refs
 from runic_redis.context import Context
@@ -32,7 +33,9 @@ from runic_redis.protocol.resp import pairs
 _LARGE = 8192
 _MOST_ENTRIES = 1000
 _MEMBERS = 500
-_Step = Literal["head", "pages", "facts", "inbox", "end", "done"]
+# How many tags one call repairs.
+_TAGS = 1000
+_Step = Literal["head", "pages", "facts", "inbox", "tags", "end", "done"]
 # How often a workflow is read again because it was deleted or made meanwhile, or its lease or its expiry changed while
 # they were compared. After that, it is not judged.
 _TRIES = 5
@@ -53,7 +56,7 @@ _NUMBERS = (
         "lease_ms",
         "lease_until",
     ),
-    *("inbox", "messages", "parked", "refs", "sent", "sliding", "snapshot", "touched", "trimmed", "trimmed_ms"),
+    *("inbox", "messages", "parked", "refs", "sent", "sliding", "snapshot", "tags", "touched", "trimmed", "trimmed_ms"),
 )
 
 
@@ -140,6 +143,7 @@ class WorkflowCheck:
         # The cursors after the commits, by their ids.
         self._places: dict[bytes, int] = {}
         self._inbox = InboxCheck(self._context, self.workflow_id)
+        self._tags = TagCheck(self._context, self.workflow_id)
 
     def commands(self, most_bytes: int) -> list[Command]:
         """Return the next commands, for about so many bytes of replies; none once all is read."""
@@ -159,6 +163,7 @@ class WorkflowCheck:
                 key_command("HGET", keys.snapshot, "refs"),
                 key_command("XLEN", keys.inbox),
                 key_command("HLEN", keys.messages),
+                key_command("ZCARD", keys.tags),
             ]
         if self._step == "pages":
             pages = [self._page(what, where, most_bytes) for what, where in self._pages().items()]
@@ -167,8 +172,8 @@ class WorkflowCheck:
             some = self._facts[: _MEMBERS if not self._facts_too else 1 + most_bytes // (1024 * 1024)]
             name = "HGET" if self._facts_too else "HSTRLEN"
             return [key_command(name, bucket, fact) for fact in some for bucket, _ in [self._context.keys.fact(fact)]]
-        if self._step == "inbox":
-            return self._inbox.commands(most_bytes)
+        if self._step in {"inbox", "tags"}:
+            return (self._inbox if self._step == "inbox" else self._tags).commands(most_bytes)
         if self._step == "end":
             sets = [set_key(keys, name) for name in self._sets()]
             return [
@@ -193,6 +198,8 @@ class WorkflowCheck:
             self._take_facts(replies)
         elif self._step == "inbox":
             self._take_inbox(replies)
+        elif self._step == "tags":
+            self._take_tags(replies)
         else:
             self._take_end(replies)
 
@@ -200,7 +207,12 @@ class WorkflowCheck:
         """Repair what can be derived, and mark the findings. A workflow that has changed meanwhile is not repaired."""
         repairs = [repair for finding in self.findings for repair in finding.repairs]
         state = (self._meta.get(b"cursor"), self._last_id, self._meta.get(b"fence"))
-        if (yield from repair(self._context, self.workflow_id, state, repairs, self._further_sets())):
+        # Of the tags, few at a time. Each of these steps leaves the others as they are.
+        tags = [one for one in repairs if one[0].startswith("tag.")]
+        for at in range(0, len(tags), _TAGS):
+            yield from repair(self._context, self.workflow_id, state, tags[at : at + _TAGS])
+        others = [one for one in repairs if not one[0].startswith("tag.")]
+        if (yield from repair(self._context, self.workflow_id, state, others, self._further_sets())):
             self.findings = [replace(one, repaired=bool(one.repairs)) for one in self.findings]
 
     def _found(self, problem: str, *repairs: tuple[str, Argument]) -> None:
@@ -217,20 +229,20 @@ class WorkflowCheck:
 
     def _take_head(self, replies: Sequence[Any]) -> None:
         keys = self._keys
-        earlier, meta, data, later, entries, log, refs, counted, commits, packed, inbox, messages = replies
+        earlier, meta, data, later, entries, log, refs, counted, commits, packed, inbox, messages, tags = replies
         self._meta = self._before = dict(pairs(meta or []))
         bounds = sorted((self._number("refs"), cursor_or_zero(counted)))
         if bounds[0] != bounds[1] and not bounds[0] <= (refs or 0) <= bounds[1]:
             self._look_again()  # some were added and others released between the readings
             return
         counts = {keys.events: entries, keys.snapshot: data, keys.log: log, keys.refs: refs, keys.commits: commits}
-        counts |= {keys.inbox: inbox, keys.messages: messages}
+        counts |= {keys.inbox: inbox, keys.messages: messages, keys.tags: tags}
         self._own = [keys.meta, *(key for key, count in counts.items() if count)]
         # If they changed between the readings, they cannot be compared.
         size = (refs or 0) if bounds[0] == bounds[1] else self._number("refs")
         self._sizes = {b"refs": size, b"ids": commits or 0, b"log": log or 0}
         whole = bool(self._meta or entries or log or data or inbox or self.findings)
-        self._leftovers = not whole and bool(refs or commits or messages)
+        self._leftovers = not whole and bool(refs or commits or messages or tags)
         self.there = whole or self._leftovers
         self._step = "end"
         if self.there:
@@ -294,6 +306,7 @@ class WorkflowCheck:
         except DecodeError as error:
             self._found(str(error).partition(" Nothing was changed")[0])
             self._broken = int(end)
+            self._tags.take(entry, is_sound=False)
             if is_cursor(end):
                 self._position = max(self._position, int(end))
             return
@@ -308,6 +321,7 @@ class WorkflowCheck:
             )
         # The cursors of an entry that overlaps others are wrong.
         in_place = commit.start >= self._position
+        self._tags.take(entry, is_sound=in_place)
         self._position = commit.end
         self.events += len(commit.events)
         self._largest = max(self._largest, len(fields[0]) + len(fields[1]))
@@ -573,6 +587,12 @@ class WorkflowCheck:
     def _take_inbox(self, replies: Sequence[Any]) -> None:
         self._inbox.receive(replies)
         if self._inbox.done:
+            has_tags = self._keys.tags in self._own or b"tags" in self._meta or self._tags.has_wanted
+            self._step = "tags" if has_tags else "end"
+
+    def _take_tags(self, replies: Sequence[Any]) -> None:
+        self._tags.receive(replies)
+        if self._tags.done:
             self._step = "end"
 
     def _take_end(self, replies: Sequence[Any]) -> None:
@@ -596,11 +616,12 @@ class WorkflowCheck:
             self._found(problem)
         if self._leftovers:
             # It was deleted in part, or its events are lost: nothing tells which.
-            self._found("only references to facts, commit ids or message ids are left of it")
+            self._found("only references to facts, commit ids, message ids or tags are left of it")
         elif self.there:
             last_ms = self._inbox.last_ms.encode()
             self._times = self._times or (last_ms and (last_ms, last_ms)) or None
-            for problem, repairs in self._inbox.findings:
+            self._tags.judge(self._position, self._number("cursor"), self._number("trimmed"))
+            for problem, repairs in (*self._inbox.findings, *self._tags.findings):
                 self._found(problem, *repairs)
             self._judge()
             readable = {

@@ -74,6 +74,8 @@ class StoredCheckpoints(BaseCheckpointSaver[str]):
     def _putting_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
     ) -> Operation[None]:
+        if not writes:
+            return
         cursor = yield from self._threads.put_writes(self.serde, config, writes, task_id, task_path)
         yield from self._prune_sometimes(Place.of(config).thread, cursor)
 

@@ -1,7 +1,7 @@
 """Appending commits."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from runic_redis.arguments import (
     MAX_ATTRIBUTES,
@@ -43,6 +43,21 @@ _RETRY_AT = _HEAD.index("tried")
 _OPTIONS_AT = _HEAD.index("options")
 
 
+class Appended(NamedTuple):
+    """A stored commit, as `append` returns it with ``details=True``.
+
+    Attributes:
+        cursor: the workflow's cursor after the commit.
+        facts: the content hashes of the values in its events that were wrapped as `Fact`, in their order.
+        position: the position in the feed of its partition after the commit. None if it has no events, if the namespace
+            has no feed, or if an earlier call without ``details`` has stored the commit.
+    """
+
+    cursor: int
+    facts: tuple[str, ...]
+    position: int | None
+
+
 def append(
     context: Context,
     workflow_id: str,
@@ -55,8 +70,9 @@ def append(
     snapshot: bytes | None = None,
     refs: Iterable[str | bytes | FactRef] | None = None,
     life: Life | None = None,
-) -> Operation[int]:
-    """Append events to a workflow as one commit. Return the cursor after it."""
+    details: bool = False,
+) -> Operation[int | Appended]:
+    """Append events to a workflow as one commit. Return the cursor after it, or with `details` the stored commit."""
     commit = event_list(events)
     if refs is not None and snapshot is None:
         raise InvalidArgument("refs tells the facts of a snapshot; nothing was sent. Pass the snapshot, too.")
@@ -78,6 +94,7 @@ def append(
             snapshot=snapshot,
             refs=named,
             life=life,
+            details=details,
         )
         if command.size:
             yield from make_namespace(context)
@@ -91,7 +108,7 @@ def append(
         if type(reply) is ErrorReply and crosses_slots(context, command, reply):
             continue
         if type(reply) is not ErrorReply or reply.code != "REFS_UNKNOWN":
-            return cursor_after(context, reply, command)
+            return appended(context, reply, command, facts) if details else cursor_after(context, reply, command)
         refers = True
 
 
@@ -178,6 +195,7 @@ def append_call(
     snapshot: bytes | None = None,
     refs: Mapping[str, bytes] | None = None,
     life: Life | None = None,
+    details: bool = False,
 ) -> Command:
     """Return the call that appends a commit, and add its facts to `facts`. Its size is 0 if it has no events."""
     workflow_id = check_workflow_id(workflow_id)
@@ -192,6 +210,8 @@ def append_call(
     if context.keys.has_feed and entries:
         options["p"] = str(sum(entry[0] for entry in entries))
         touched.append(keys.feed)
+        if details:
+            options["P"] = "1"
     if commit_id is not None:
         options["c"] = own_id()
         touched.append(keys.commits)
@@ -282,6 +302,23 @@ def _check_snapshot(snapshot: Any, commit: Sequence[Any]) -> bytes:
     return check_data(snapshot)
 
 
+def appended(context: Context, reply: Any, command: Command, facts: Mapping[str, bytes]) -> Appended:
+    """Return a stored commit, from the reply to its call.
+
+    Args:
+        context: the store's.
+        reply: the reply.
+        command: the call.
+        facts: the encoded fact by its hash; empty for a fact that the commit only refers to.
+
+    Raises:
+        StoreError: as by `cursor_after`.
+    """
+    cursor = cursor_after(context, reply, command)
+    position = reply.partition(b" ")[2] if type(reply) is bytes else b""
+    return Appended(cursor, tuple([one for one in facts if facts[one]]), int(position) if position else None)
+
+
 def cursor_after(context: Context, reply: Any, command: Command) -> int:
     """Return the cursor after a commit, from its reply: the ID of its last entry, or the cursor itself.
 
@@ -291,8 +328,7 @@ def cursor_after(context: Context, reply: Any, command: Command) -> int:
     """
     workflow_id = command.workflow_id
     if type(reply) is bytes:
-        context.note_seen(workflow_id, reply)
-        return int(reply.partition(b"-")[0])
+        return _noted_cursor(context, workflow_id, reply)
     if type(reply) is int:
         return reply
     if isinstance(reply, Unconfirmed):
@@ -339,6 +375,15 @@ def cursor_after(context: Context, reply: Any, command: Command) -> int:
         expected=expected,
         actual=actual,
     )
+
+
+def _noted_cursor(context: Context, workflow_id: str, reply: bytes) -> int:
+    """Return the cursor in a reply, which is the ID of an entry; or, with a position behind it, that or a cursor."""
+    cursor, is_id, _ = reply.partition(b"-")
+    if is_id:
+        context.note_seen(workflow_id, reply.partition(b" ")[0])
+        return int(cursor)
+    return int(reply.partition(b" ")[0])
 
 
 def _pairs(items: Iterable[tuple[str, Iterable[Any]]]) -> list[tuple[str, Sequence[Any]]]:

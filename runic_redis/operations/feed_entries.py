@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from runic_redis.arguments import is_cursor
 from runic_redis.errors import DecodeError
+from runic_redis.operations.entry_fields import metadata_field
 from runic_redis.positions import Place
 
 # The kinds of entries.
@@ -82,7 +83,7 @@ def whole_commits(entries: Sequence[Any], *, is_last: bool) -> Iterator[Sequence
 def entry_parts(entry: Any) -> tuple[bytes, bytes, bytes, bytes]:
     """Return the ID, the header, the payload and the metadata of an entry of a workflow's stream; b"" for none."""
     fields = entry[1]
-    return entry[0], fields[0], fields[1], fields[5] if len(fields) > 5 else b""
+    return entry[0], fields[0], fields[1], metadata_field(fields) or b""
 
 
 def short_id(entry: Any) -> str:

@@ -9,6 +9,7 @@ from runic_redis.codec import expanded
 from runic_redis.context import Context
 from runic_redis.errors import InvalidArgument
 from runic_redis.operations.ending import is_over
+from runic_redis.operations.entry_fields import DIGITS
 from runic_redis.operations.lost_meta import reject_leftovers
 from runic_redis.operations.records import DecodedEntry, decode_commit
 from runic_redis.protocol.effects import Operation, call_script, key_command
@@ -18,8 +19,6 @@ from runic_redis.protocol.refusals import ask
 _MOST_LISTED = 1000
 # How many commits one call finds at most. The script also bounds their bytes.
 _MOST_FOUND = 256
-# A tag ends with a NUL in the sorted set; then follows the cursor after its commit, in so many digits.
-_DIGITS = 16
 
 
 class TaggedCommit(NamedTuple):
@@ -97,7 +96,7 @@ def list_tags(context: Context, workflow_id: str) -> Operation[list[tuple[str, i
         members: list[bytes] = yield from ask(
             key_command("ZRANGEBYLEX", key, first, "+", "LIMIT", "0", str(_MOST_LISTED))
         )
-        tags += [(member[: -_DIGITS - 1].decode(), int(member[-_DIGITS:])) for member in members]
+        tags += [(member[: -DIGITS - 1].decode(), int(member[-DIGITS:])) for member in members]
         if len(members) < _MOST_LISTED:
             return tags
         first = b"(" + members[-1]
@@ -131,4 +130,4 @@ def _decode(context: Context, workflow_id: str, member: bytes, flat: Sequence[An
         entries.append(decode_commit(context, workflow_id, (entry_id, fields), with_records=True))
     events = [event for entry in entries for event in expanded(entry.events)]
     last = entries[-1]
-    return TaggedCommit(member[: -_DIGITS - 1].decode(), last.end, last.time, events, last.metadata)
+    return TaggedCommit(member[: -DIGITS - 1].decode(), last.end, last.time, events, last.metadata)

@@ -10,12 +10,20 @@ from runic_redis.arguments import check_workflow_id
 from runic_redis.context import Context
 from runic_redis.errors import GroupRejected, InvalidArgument, InvalidType, StoreError, StoreUnavailable, short_repr
 from runic_redis.events import FactRef
-from runic_redis.operations.appending import append_call, cursor_after, event_list, store_all_ahead
+from runic_redis.operations.appending import (
+    Appended,
+    append_call,
+    appended,
+    cursor_after,
+    event_list,
+    store_all_ahead,
+)
 from runic_redis.operations.facts import crosses_slots, snapshot_facts
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.life import Life
 from runic_redis.operations.messages import Message
-from runic_redis.operations.settings import make_namespace
+from runic_redis.operations.settings import make_namespace, remake_namespace
+from runic_redis.operations.tracking import GroupOptions, Tracking
 from runic_redis.operations.writing import ROUNDS, is_premature, settle_premature, too_often
 from runic_redis.protocol.effects import Argument, Batch, Command, ErrorReply, Operation, Unconfirmed
 from runic_redis.protocol.refusals import answer, not_durable
@@ -68,31 +76,38 @@ class Append:
     tags: Sequence[str] = ()
 
 
-def append_all(context: Context, items: Iterable[Append]) -> Operation[list[int]]:
-    """Append a commit to each of several workflows, all or none. Return the cursor of each."""
+def append_all(
+    context: Context, items: Iterable[Append], tracking: Tracking | None = None, *, details: bool = False
+) -> Operation[list[int] | list[Appended]]:
+    """Append a commit to each of several workflows, all or none. Return the cursor of each, or the stored commit."""
     group = _group(items)
-    while group:
+    options = GroupOptions.make(tracking)
+    while group or tracking is not None:
         keys = context.keys
         referred: dict[int, dict[str, bytes]] = {}
         commands = []
         for place, (item, events) in enumerate(group):
             referred[place] = {}
             try:
-                commands.append(_call(context, item, events, referred[place]))
+                commands.append(_call(context, item, events, referred[place], details=details))
             except StoreError as error:
                 error.add_note(f"It is about items[{place}], for the workflow {item.workflow_id!r}.")
                 raise
-        _check_slots(context, [item.workflow_id for item, _ in group])
-        if any(command.size for command in commands):
+        _check_slots(context, [item.workflow_id for item, _ in group], options)
+        if tracking is not None or any(command.size for command in commands):
             yield from make_namespace(context)
             if context.keys is not keys:
                 continue  # another store has created the namespace, with other settings
         for place, problem in sorted((yield from store_all_ahead(context, referred)).items()):
             raise _rejected(place, commands[place], problem)
-        reply, call = yield from _write(context, commands)
+        reply, call = yield from _write(context, commands, options)
         # The first rejection tells that the server minds slots.
         if not crosses_slots(context, call, reply):
-            return _cursors(context, reply, call, commands)
+            replies = _replies(reply, call, commands, context, options)
+            pairs = list(zip(replies, commands, strict=True))
+            if details:
+                return [appended(context, *pair, referred[place]) for place, pair in enumerate(pairs)]
+            return [cursor_after(context, *pair) for pair in pairs]
     return []
 
 
@@ -116,7 +131,7 @@ def _group(items: Iterable[Append]) -> list[tuple[Append, Sequence[Any]]]:
     return group
 
 
-def _call(context: Context, item: Append, events: Sequence[Any], facts: dict[str, bytes]) -> Command:
+def _call(context: Context, item: Append, events: Sequence[Any], facts: dict[str, bytes], *, details: bool) -> Command:
     if item.refs is not None and item.snapshot is None:
         raise InvalidArgument("refs tells the facts of a snapshot; nothing was sent. Pass the snapshot, too.")
     named = None if item.snapshot is None else snapshot_facts(item.snapshot, item.refs)
@@ -139,14 +154,16 @@ def _call(context: Context, item: Append, events: Sequence[Any], facts: dict[str
         snapshot=item.snapshot,
         refs=named,
         life=None if life == _NO_LIFE else life,
+        details=details,
     )
 
 
-def _check_slots(context: Context, workflow_ids: Sequence[str]) -> None:
+def _check_slots(context: Context, workflow_ids: Sequence[str], options: GroupOptions) -> None:
     """Check that one script may write all of these workflows."""
-    if not context.slots_matter:
+    if not (context.slots_matter and workflow_ids):
         return
     first, partition_of = workflow_ids[0], context.keys.partition_of
+    options.check_partition(context, partition_of(first), first)
     for other in workflow_ids[1:]:
         if partition_of(other) != partition_of(first):
             raise InvalidArgument(
@@ -157,34 +174,37 @@ def _check_slots(context: Context, workflow_ids: Sequence[str]) -> None:
             )
 
 
-def _write(context: Context, commands: list[Command]) -> Operation[tuple[Any, Command]]:
+def _write(context: Context, commands: list[Command], options: GroupOptions) -> Operation[tuple[Any, Command]]:
     """Send the group, and settle what has to come first. Return the raw reply, and the call that it answers."""
-    call = _group_call(commands, again=False)
+    call = _group_call(context, commands, options, again=False)
     for _ in range(ROUNDS + 1):
         (reply,) = yield Batch([call])
         errors = _errors(reply)
         if not errors or not all(map(is_premature, errors.values())):
             return reply, call
+        if errors.pop(len(commands), None):
+            # Of the tracking record: the namespace was deleted.
+            yield from remake_namespace(context)
         replies: list[Any] = [errors.get(place) for place in range(len(commands))]
         yield from settle_premature(context, commands, replies, list(errors))
         for problem in replies:
             if isinstance(problem, StoreError):
                 raise problem
         # An earlier try without a reply may still arrive.
-        call = _group_call(commands, again=reply.unsure)
-    place, error = next(iter(errors.items()))
-    raise too_often(context, commands[place], error)
+        call = _group_call(context, commands, options, again=reply.unsure)
+    place, error = next(iter(_errors(reply).items()))
+    raise too_often(context, call if place == len(commands) else commands[place], error)
 
 
-def _group_call(commands: Sequence[Command], *, again: bool) -> Command:
-    args: list[Argument] = ["1" if again else ""]
-    keys: list[str] = []
+def _group_call(context: Context, commands: Sequence[Command], options: GroupOptions, *, again: bool) -> Command:
+    args: list[Argument] = ["1" if again else "", *options.arguments()]
+    keys = options.keys(context)
     for command in commands:
         args += command.as_retry()
         keys += command.keys
     size = sum(command.size for command in commands)
     writes = all(command.writes for command in commands)
-    return Command(args, commands[0].key, load_script("append_all"), keys, 0, size=size, writes=writes)
+    return Command(args, keys[0], load_script("append_all"), keys, 0, size=size, writes=writes)
 
 
 def _errors(reply: Any) -> dict[int, ErrorReply]:
@@ -198,21 +218,27 @@ def _errors(reply: Any) -> dict[int, ErrorReply]:
     }
 
 
-def _cursors(context: Context, reply: Any, call: Command, commands: Sequence[Command]) -> list[int]:
-    """Return the cursor of each commit.
+def _replies(
+    reply: Any, call: Command, commands: Sequence[Command], context: Context, options: GroupOptions
+) -> Sequence[Any]:
+    """Return the reply to each commit.
 
     Raises:
         StoreError: they were not stored, or that is not known.
     """
     if isinstance(reply, Unconfirmed):
         raise not_durable(reply, "The group of commits", "Repeat it with the same commit ids", None)
-    errors = _errors(reply)
-    for place, error in errors.items():
-        if not is_premature(error):
-            error.unsure = isinstance(reply, ErrorReply) and reply.unsure and error.code in _UNREAD
-            _reject(context, place, commands[place], error)
-    replies = answer(reply, call)
-    return [cursor_after(context, one, command) for one, command in zip(replies, commands, strict=True)]
+    unsure = isinstance(reply, ErrorReply) and reply.unsure
+    for place, error in _errors(reply).items():
+        if is_premature(error):
+            continue
+        if place == len(commands):
+            error.unsure = unsure
+            raise options.rejected(answer(error, call))
+        error.unsure = unsure and error.code in _UNREAD
+        _reject(context, place, commands[place], error)
+    replies: Sequence[Any] = answer(reply, call)
+    return replies
 
 
 # The errors that leave open whether an earlier try was stored: of a commit that cannot be read, or is there already.

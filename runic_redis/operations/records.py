@@ -10,6 +10,7 @@ from runic_redis.arguments import is_cursor
 from runic_redis.codec import Multiplied, expanded, payload_size
 from runic_redis.context import Context
 from runic_redis.errors import CommitsLost, DecodeError, EventsTrimmed, UnknownEventType, reason
+from runic_redis.operations.entry_fields import metadata_field
 
 _log = logging.getLogger("runic_redis")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -70,14 +71,15 @@ def decode_commit(context: Context, workflow_id: str, entry: Any, *, with_record
         header, payload = fields[0], fields[1]
         events = context.codec.decode_entry(header, payload)
         metadata, time = None, EPOCH
+        about = metadata_field(fields)
         if with_records:
             time = EPOCH + timedelta(milliseconds=int(ms))
-            if len(fields) > 4 and fields[4] == b"m":
-                metadata = context.codec.decode_metadata(fields[5])
-        if context.observer is not None and len(fields) > 4 and fields[4] == b"m":
+            if about is not None:
+                metadata = context.codec.decode_metadata(about)
+        if context.observer is not None and about is not None:
             # A reader of events alone has not asked for metadata, so damaged metadata must not stop it.
-            with suppress(DecodeError, IndexError):
-                context.observer.received(metadata or context.codec.decode_metadata(fields[5]))
+            with suppress(DecodeError):
+                context.observer.received(metadata or context.codec.decode_metadata(about))
         last, size = int(end), len(header) + payload_size(payload)
         commit = DecodedEntry(last - len(events), last, events, type(events) is Multiplied, time, metadata, size)
     except UnknownEventType as error:

@@ -130,5 +130,5 @@ def repair(
 def repaired_keys(keys: WorkflowKeys, further: Iterable[str] = ()) -> list[str]:
     """Return the keys of a workflow and its partition that a repair may change or read."""
     sets = (keys.index, keys.leases, keys.expiring, keys.completed)
-    shared = (keys.partition, keys.parked, keys.queues, keys.inbox, keys.messages, *further)
+    shared = (keys.partition, keys.parked, keys.queues, keys.inbox, keys.messages, keys.tags, *further)
     return [keys.meta, keys.refs, *sets, keys.events, keys.commits, *shared]

@@ -38,6 +38,7 @@ _NAMED = frozenset(
         "SNAPSHOT_AHEAD",
         "SNAPSHOT_BEHIND",
         "TOO_MANY_ATTRIBUTES",
+        "TRACKING_CONFLICT",
         "VERSION_OUTDATED",
         "WORKFLOW_COMPLETED",
         "WORKFLOW_EXISTS",
