@@ -1,8 +1,9 @@
 """A process that runs a LangGraph graph is killed in the middle of a step. No finished node runs again, none is missed.
 
-A node is finished when `put_writes` of its writes has returned. The graph runs with `durability="sync"`: LangGraph then
-begins a step when the checkpoint of the step before is stored. With "async" it begins the step earlier. A kill can then
-lose that checkpoint, and with it the writes of the new step. With "exit" it stores nothing before the run ends.
+A node is finished when `put_writes` of its writes, or `put` of a checkpoint with its result, has returned. The graph runs
+with `durability="sync"`: LangGraph then begins a step when the checkpoint of the step before is stored. With "async" it
+begins the step earlier. A kill can then lose that checkpoint, and with it the writes of the new step. With "exit" it
+stores nothing before the run ends.
 """
 
 import itertools
@@ -225,6 +226,8 @@ def judge(notes: Iterable[str], expected: Iterable[str]) -> None:
             assert names not in finished, f"{names} had finished, and ran again"
             ran.add(names)
         else:
+            # Its writes are stored, or a later checkpoint is.
+            assert ran.issuperset(names.split(","))
             finished.update(names.split(","))
     assert ran == finished == set(expected)
 
