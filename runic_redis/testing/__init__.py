@@ -48,11 +48,13 @@ from runic_redis.testing.subscriptions import SubscriptionContract  # noqa: E402
 from runic_redis.testing.tags import TagContract  # noqa: E402
 from runic_redis.testing.tails import TailContract  # noqa: E402
 from runic_redis.testing.timers import TimerContract  # noqa: E402
+from runic_redis.testing.tracking import DetailContract, TrackingContract  # noqa: E402
 from runic_redis.testing.workflows import WorkflowContract  # noqa: E402
 
 __all__ = [
     "BadInputContract",
     "ConcurrencyContract",
+    "DetailContract",
     "FactContract",
     "FeedContract",
     "GroupContract",
@@ -74,6 +76,7 @@ __all__ = [
     "TagContract",
     "TailContract",
     "TimerContract",
+    "TrackingContract",
     "WorkflowContract",
 ]
 
@@ -92,6 +95,8 @@ class StoreContract(
     TagContract,
     GroupContract,
     QueryContract,
+    TrackingContract,
+    DetailContract,
     LifetimeContract,
     TailContract,
     FeedContract,
