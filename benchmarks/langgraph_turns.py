@@ -72,8 +72,8 @@ def putting(lab: Lab, kind: Kind, *, only: Sequence[str]) -> list[Side]:
         thread.run(first)
         taken = one_by_one([thread.prepare(step) for step in steps], len(steps))
         if number <= 0:
-            _check(one, thread.latest(), steps[-1], [])
-            _check(one, thread.by_id(thread.checkpoints[1]), steps[0], [])
+            check(one, thread.latest(), steps[-1], [])
+            check(one, thread.by_id(thread.checkpoints[1]), steps[0], [])
         return taken
 
     return [Side(one.name, partial(turn, one)) for one in _savers(lab, only=only)]
@@ -90,7 +90,7 @@ def putting_writes(lab: Lab, kind: Kind, *, only: Sequence[str]) -> list[Side]:
         calls = [partial(thread.put_writes, *given) for given in zip(thread.checkpoints, steps, strict=True)]
         taken = one_by_one(calls, len(calls))
         if number <= 0:
-            _check(one, thread.by_id(thread.checkpoints[-1]), small, steps[-1].writes)
+            check(one, thread.by_id(thread.checkpoints[-1]), small, steps[-1].writes)
         return taken
 
     return [Side(one.name, partial(turn, one)) for one in _savers(lab, only=only)]
@@ -117,7 +117,7 @@ def getting_latest(lab: Lab, kind: Kind, *, only: Sequence[str]) -> list[Side]:
 
     def prepare(one: Contender) -> Callable[[], object]:
         thread, steps = _read_thread(lab, one, kind)
-        _check(one, thread.latest(), steps[-1], [])
+        check(one, thread.latest(), steps[-1], [])
         return thread.latest
 
     return _calling(lab, kind.reads, prepare, only)
@@ -130,7 +130,7 @@ def getting_by_id(lab: Lab, kind: Kind, *, only: Sequence[str]) -> list[Side]:
         thread, steps = _read_thread(lab, one, kind)
         middle = len(steps) // 2
         get = partial(thread.by_id, thread.checkpoints[middle])
-        _check(one, get(), steps[middle], steps[middle + 1].writes)
+        check(one, get(), steps[middle], steps[middle + 1].writes)
         return get
 
     return _calling(lab, kind.reads, prepare, only)
@@ -147,7 +147,7 @@ def listing_newest(lab: Lab, kind: Kind, *, only: Sequence[str]) -> list[Side]:
             raise Mismatch(f"{one.name}: {len(found)} checkpoints were listed, not {len(expected)}")
         writes: list[Any] = []
         for each, step in zip(found, expected, strict=True):
-            _check(one, each, step, writes)
+            check(one, each, step, writes)
             writes = step.writes
         return partial(thread.newest, _LISTED)
 
@@ -202,7 +202,7 @@ def counting(lab: Lab, verb: str, *, only: Sequence[str]) -> list[Side]:
     return [Side(one.name, partial(turn, one)) for one in _savers(lab, "round_trips", only=only)]
 
 
-def _check(one: Contender, found: Any, step: "Step", writes: "list[tuple[str, Any]]") -> None:
+def check(one: Contender, found: Any, step: "Step", writes: "list[tuple[str, Any]]") -> None:
     """Raise `Mismatch` unless a checkpoint has the values of a superstep, and the writes after it."""
     values = found.checkpoint["channel_values"]
     read = [(channel, value) for _, channel, value in found.pending_writes or []]

@@ -1,4 +1,4 @@
-"""A process that runs a LangGraph graph of parallel nodes, or resumes it. It stops where a test tells it to."""
+"""A process that runs or resumes a LangGraph graph of parallel nodes. It stops at many points until it may go on."""
 
 import asyncio
 import operator

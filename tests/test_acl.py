@@ -390,7 +390,9 @@ def test_what_the_web_page_adds(valkey: RunningServer, namespace: str) -> None:
     ):
         tour.writes(store, "order-1")
         ref = store.put_fact("looked at")
-        views = [f"api/{view}?id=order-1" for view in ("workflow", "memory", "overview", "events", "graph")]
+        views = [
+            f"api/{view}?id=order-1" for view in ("workflow", "memory", "overview", "events", "graph", "checkpoints")
+        ]
         views += [
             "api/subscriptions",
             "api/parked?name=mailer",

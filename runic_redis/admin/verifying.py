@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runic_redis.admin.feed_check import FeedCheck
+from runic_redis.admin.index_check import IndexCheck
 from runic_redis.admin.keyspace import KeyScan
 from runic_redis.admin.label_check import check_members
 from runic_redis.admin.tracking_check import check_records
@@ -38,7 +39,7 @@ _COUNTED = frozenset({"index", "completed", "parked"})
 _FACT_KEY = re.compile(r":fact:(\d{1,4})\}(?::times)?")
 _KEY = re.compile(
     r":(\d{1,4})\}:(?:(events|meta|snapshot|log|commits|refs|inbox|messages|tags|import-[a-z]+):(.+)"
-    r"|index|leases|queues|queue:([^ ]+)|parked|expiring|completed|(config|feed|partition:\d{1,4}(?::feed)?)"
+    r"|index|leases|queues|queue:([^ ]+)|parked|expiring|completed|(config|feed|tags|partition:\d{1,4}(?::feed)?)"
     r"|(?P<label>attribute:[^=]+=.*|children:.+)"
     r"|(?:subscription|parked):[^:]+|projection:[^:]+(?::next)?)",
     re.DOTALL,
@@ -140,6 +141,9 @@ class Verifier:
         for number in keys.partition_numbers() if keys.has_feed else ():
             check = FeedCheck(self._context, number, repair=self._repair)
             yield from (_checked(check, step) for step in check.steps())
+        if keys.tagged is not None:
+            index = IndexCheck(self._context, sorted(self._seen), repair=self._repair)
+            yield from (_checked(index, step) for step in index.steps())
         buckets: list[str] = []
         yield self._find_buckets(buckets)
         for at in range(0, len(buckets), _BUCKETS):
@@ -294,6 +298,7 @@ class Verifier:
             return "", "it is not a key of this store"
         partition, kind, workflow_id = match[1], match[2] or "", match[3] or ""
         shared = {keys.config_copy, keys.partition(int(partition)), keys.feed(int(partition)) if keys.has_feed else ""}
+        shared.add(keys.tagged or "")
         if match[5] and text not in shared:
             return "", "it is of a namespace with other partitions, or with another feed setting"
         its_own = str(keys.partition_of(workflow_id)) if workflow_id else partition
@@ -411,8 +416,8 @@ class Verifier:
         return Verified(facts=len(facts), findings=findings)
 
 
-def _checked(check: FeedCheck, step: Operation[None]) -> Operation[Verified]:
-    """Take a step of a feed's check. Return its findings after the last one."""
+def _checked(check: FeedCheck | IndexCheck, step: Operation[None]) -> Operation[Verified]:
+    """Take a step of the check of a feed, or of an index. Return its findings after the last one."""
     yield from step
     return Verified(findings=check.findings if check.is_done else [])
 

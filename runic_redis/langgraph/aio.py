@@ -2,16 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import (
-    ChannelVersions,
-    Checkpoint,
-    CheckpointMetadata,
-    CheckpointTuple,
-    DeltaChannelHistory,
-)
+from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from runic_redis.aio import AsyncRedisStore
@@ -20,6 +14,9 @@ from runic_redis.langgraph.base import NAMESPACE, StoredCheckpoints, thread_of
 from runic_redis.langgraph.deltas import delta_history
 from runic_redis.operations.confirming import durably
 from runic_redis.protocol.effects import Operation
+
+if TYPE_CHECKING:  # older versions of LangGraph do not have it
+    from langgraph.checkpoint.base import DeltaChannelHistory
 
 T = TypeVar("T")
 
@@ -197,7 +194,7 @@ class AsyncRunicSaver(StoredCheckpoints):
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
-    ) -> Mapping[str, DeltaChannelHistory]:
+    ) -> "Mapping[str, DeltaChannelHistory]":
         """Return the last stored value of delta channels, and the writes since then.
 
         See `RunicSaver.get_delta_channel_history`.
@@ -260,6 +257,6 @@ class AsyncRunicSaver(StoredCheckpoints):
 
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
-    ) -> Mapping[str, DeltaChannelHistory]:
+    ) -> "Mapping[str, DeltaChannelHistory]":
         """Run `aget_delta_channel_history` in the saver's event loop, from another thread."""
         return self._wait(self.aget_delta_channel_history(config=config, channels=channels))

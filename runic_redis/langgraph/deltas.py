@@ -1,10 +1,9 @@
 """The history of delta channels: a stored value, and the writes since then, over the ancestors of a checkpoint."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import DeltaChannelHistory
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from runic_redis.errors import StoreError
@@ -21,6 +20,9 @@ from runic_redis.langgraph.threads import Place, Threads, all_of, checkpoint_in,
 from runic_redis.operations.facts import load_each
 from runic_redis.operations.finding import find
 from runic_redis.protocol.effects import Operation
+
+if TYPE_CHECKING:  # older versions of LangGraph do not have it
+    from langgraph.checkpoint.base import DeltaChannelHistory
 
 # How many checkpoints, or the writes to how many, are read at once.
 _PAGE = 128
@@ -168,7 +170,7 @@ def _read_writes(
 
 def delta_history(
     threads: Threads, serde: SerializerProtocol, config: RunnableConfig, channels: Sequence[str]
-) -> Operation[Mapping[str, DeltaChannelHistory]]:
+) -> "Operation[Mapping[str, DeltaChannelHistory]]":
     """Return the history of channels up to the checkpoint that a config names."""
     place = Place.of(config)
     if not channels:

@@ -2,16 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import (
-    ChannelVersions,
-    Checkpoint,
-    CheckpointMetadata,
-    CheckpointTuple,
-    DeltaChannelHistory,
-)
+from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from runic_redis.langgraph.base import NAMESPACE, StoredCheckpoints, thread_of
@@ -19,6 +13,9 @@ from runic_redis.langgraph.deltas import delta_history
 from runic_redis.operations.confirming import durably
 from runic_redis.protocol.effects import Operation
 from runic_redis.store import RedisStore
+
+if TYPE_CHECKING:  # older versions of LangGraph do not have it
+    from langgraph.checkpoint.base import DeltaChannelHistory
 
 T = TypeVar("T")
 
@@ -219,7 +216,7 @@ class RunicSaver(StoredCheckpoints):
 
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
-    ) -> Mapping[str, DeltaChannelHistory]:
+    ) -> "Mapping[str, DeltaChannelHistory]":
         """Return the last stored value of delta channels, and the writes since then.
 
         Args:
@@ -285,6 +282,6 @@ class RunicSaver(StoredCheckpoints):
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
-    ) -> Mapping[str, DeltaChannelHistory]:
+    ) -> "Mapping[str, DeltaChannelHistory]":
         """Run `get_delta_channel_history` in a thread."""
         return await asyncio.to_thread(self.get_delta_channel_history, config=config, channels=channels)

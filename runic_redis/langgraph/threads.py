@@ -14,7 +14,6 @@ from langgraph.checkpoint.base import (
     CheckpointMetadata,
     CheckpointTuple,
     get_checkpoint_metadata,
-    writes_sort_key,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
@@ -322,7 +321,8 @@ def ordered_writes(written: Iterable[SavedWrites]) -> list[tuple[str, str, str, 
             key = one.task_id, index
             if index < 0 or key not in chosen:
                 chosen[key] = one.task_path, channel, kind, data if type(data) is bytes else one.facts[data].hash
-    in_order = sorted(chosen.items(), key=lambda item: writes_sort_key(item[1][0], *item[0]))
+    # The order of LangGraph's `writes_sort_key`, which its older versions do not have: path, task, index.
+    in_order = sorted(chosen.items(), key=lambda item: (item[1][0], *item[0]))
     return [(task_id, *write[1:]) for (task_id, _), write in in_order]
 
 

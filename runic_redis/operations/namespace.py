@@ -16,7 +16,7 @@ from runic_redis.protocol.refusals import ask_all
 # How many keys are in one round trip.
 _AT_ONCE = 1000
 # The kinds of a workflow's keys, and of those that a partition's workflows share.
-_KINDS, _SHARED = WorkflowKeys.__slots__[:-8], WorkflowKeys.__slots__[-8:]
+_KINDS, _SHARED = WorkflowKeys.__slots__[:-9], WorkflowKeys.__slots__[-9:]
 
 
 def memory_usage(context: Context) -> Operation[dict[str, int]]:
@@ -99,7 +99,9 @@ def _partition_keys(keys: Keys, number: int) -> list[tuple[str, str]]:
         *(keys.index, keys.leases, keys.queues, keys.parked_workflows),
         *(keys.expiring, keys.completed, keys.partition, keys.feed),
     )
-    shared = [(kind, key(number)) for kind, key in zip(_SHARED, kinds, strict=True)]
+    shared = [(kind, key(number)) for kind, key in zip(_SHARED, kinds, strict=False)]
+    if keys.tagged is not None:
+        shared.append(("tagged", keys.tagged))
     return shared if keys.has_feed else shared[:-1]
 
 

@@ -4,7 +4,7 @@ Subclass the contracts that a store fulfils, and give the `opener` fixture. It r
 opens the store on the same data each time. The data is empty at the start of each test. The callable must survive
 pickling, since some cases open the store in another process. A store that processes cannot share also overrides the
 `elsewhere` fixture. For `FeedContract`, `SubscriptionContract` and `ProjectionContract`, the opener makes a namespace
-with a feed.
+with a feed; for `QueryContract`, with one partition, too.
 
     from functools import partial
     import pytest
@@ -38,6 +38,7 @@ from runic_redis.testing.logs import LogContract  # noqa: E402
 from runic_redis.testing.messages import MessageContract  # noqa: E402
 from runic_redis.testing.projection_runners import ProjectionRunnerContract  # noqa: E402
 from runic_redis.testing.projections import ProjectionContract  # noqa: E402
+from runic_redis.testing.queries import QueryContract  # noqa: E402
 from runic_redis.testing.queues import QueueContract  # noqa: E402
 from runic_redis.testing.reading_many import ReadManyContract  # noqa: E402
 from runic_redis.testing.references import ReferenceContract  # noqa: E402
@@ -63,6 +64,7 @@ __all__ = [
     "MessageContract",
     "ProjectionContract",
     "ProjectionRunnerContract",
+    "QueryContract",
     "QueueContract",
     "ReadManyContract",
     "ReferenceContract",
@@ -91,6 +93,7 @@ class StoreContract(
     GroupContract,
     TrackingContract,
     DetailContract,
+    QueryContract,
     LifetimeContract,
     TailContract,
     FeedContract,
