@@ -23,7 +23,7 @@ from runic_redis import (
 )
 from runic_redis.protocol.scripts import load_script
 from runic_redis.testing.examples import numbered
-from runic_redis.testing.queries import TAGS, append_tagged, read, some_query
+from runic_redis.testing.queries import TAGS, append_tagged, matched, some_query
 from tests import servers
 from tests.faults import FaultyServer, make_faulty
 from tests.proxy import Fault, proxied
@@ -59,7 +59,7 @@ def client(valkey: RunningServer) -> Iterator[redis.Redis]:
 
 def all_of(store: RedisStore) -> dict[str, list[tuple[int, Any]]]:
     """Return what each tag finds."""
-    return {tag: read(store, [[tag]]) for tag in [*TAGS, "other"]}
+    return {tag: matched(store, [[tag]]) for tag in [*TAGS, "other"]}
 
 
 # Lost requests and replies
@@ -73,7 +73,7 @@ def test_a_retry_is_not_rejected_by_its_own_events(store: RedisStore, losses: li
     items = [Append("x", [Tagged({"n": 1}, ["a"])]), Append("y", numbered(1), tags=["a"])]
     assert store.append_all(items, unless=[["a"]], after=0) == [1, 1]
     faulty.deliver_late()
-    assert [event for _, event in read(store, [["a"]])] == [{"n": 1}, *numbered(1)]
+    assert [event for _, event in matched(store, [["a"]])] == [{"n": 1}, *numbered(1)]
     assert store.cursor("x") == store.cursor("y") == 1
 
 
@@ -85,14 +85,18 @@ def test_a_retry_that_another_writer_beats_is_rejected_for_good(
     with opener() as other:
         faulty = make_faulty(store)
         faulty.faults = [loss]
-        faulty.after_loss = lambda: other.append("y", [{"by": "other"}], tags=["a"])
+
+        def meddle() -> None:
+            other.append("y", [{"by": "other"}], tags=["a"])
+
+        faulty.after_loss = meddle
         with pytest.raises(ConditionFailed):
             store.append_all([Append("x", numbered(1), tags=["a"])], unless=[["a"]])
         # Now the group could be stored. But its caller was told that it is not.
         other.delete("y")
         faulty.deliver_late()
         assert store.cursor("x") == 0
-        assert read(store, [["a"]]) == []
+        assert matched(store, [["a"]]) == []
 
 
 @on_valkey
@@ -125,7 +129,7 @@ def test_connections_that_are_cut_anywhere_leave_no_contradiction(
         won = {name: one.result() for name, one in zip("pqr", running, strict=True)}
     assert sorted(number for numbers in won.values() for number in numbers) == list(range(25))
     for number in range(25):
-        ((_, event),) = read(store, [[f"number/{number}"]])
+        ((_, event),) = matched(store, [[f"number/{number}"]])
         assert number in won[event["by"]]
 
 
@@ -155,7 +159,7 @@ def test_a_long_search_takes_several_calls(store: RedisStore, client: redis.Redi
     scatter(client, store, 20_000)
     store.append_all([Append("x", [Tagged({"n": 1}, ["a"]), Tagged({"n": 2}, ["a", "b"]), Tagged({"n": 3}, ["b"])])])
     faulty = make_faulty(store)
-    assert [event for _, event in read(store, [["a", "b"]])] == [{"n": 2}]
+    assert [event for _, event in matched(store, [["a", "b"]])] == [{"n": 2}]
     assert calls_of(faulty, "find_where") > 3
     position = store.read_where([["a", "b"]]).events[0].position
     for after in (0, position - 1):
@@ -238,7 +242,7 @@ def test_a_workflow_that_expires_leaves_no_tags(store: RedisStore) -> None:
         store.append("x", numbered(1), tags=[f"{number}/{tag}" for tag in range(999)] + ["a"])
     store.expire("x", 0)
     assert not store.exists("x")
-    assert read(store, [["a"]]) == []
+    assert matched(store, [["a"]]) == []
     assert store._connected.server._client.zcard(store.context.keys.tagged) == 1
 
 
@@ -270,7 +274,7 @@ def test_any_history_is_found_exactly(valkey: RunningServer, seed: int) -> None:
             expected = [
                 event for event, tags in model if event["n"] in left and any(tags.issuperset(item) for item in query)
             ]
-            assert [event for _, event in read(store, query)] == expected
+            assert [event for _, event in matched(store, query)] == expected
             found = store.read_where(query, after=after)
             if found.events:
                 with pytest.raises(ConditionFailed):
@@ -299,15 +303,16 @@ def test_verify_restores_the_index(store: RedisStore, client: redis.Redis) -> No
         append_tagged(store, chance, model)
     before, key = all_of(store), store.context.keys.tagged
     assert key is not None
-    members = client.zrange(key, 0, -1)
+    members: list[Any] = client.zrange(key, 0, -1)
     assert verify(store).findings == []
-    for damage in (
+    damages: list[Callable[[], object]] = [
         lambda: client.delete(key),
         lambda: client.zrem(key, *members[3:9]),
         lambda: client.zadd(key, dict.fromkeys(members[2:4], 1)),
         lambda: client.zadd(key, {members[0][:-5] + b"nobody": 0, b"no member": 0, b"": 0, b"\xff\0\0\0\0\xff": 0}),
         lambda: client.zadd(key, {members[0].replace(b"\x001\0", b"\x002\0"): 0}),
-    ):
+    ]
+    for damage in damages:
         damage()
         assert (found := verify(store).findings)
         assert {(one.name, one.repaired) for one in found} == {(key, False)}
@@ -359,7 +364,7 @@ def test_an_imported_workflow_is_found_by_its_tags(
         assert {tag: sorted(event["n"] for _, event in found) for tag, found in all_of(target).items()} == before
         for query in ([["a"]], [["b", "c"]]):
             for one in target.read_where(query).events:
-                assert (one.position, one.event) in read(target, [[]], after=one.position - 1, limit=1)
+                assert (one.position, one.event) in matched(target, [[]], after=one.position - 1, limit=1)
         assert verify(target).findings == []
         # Positions of imported events follow from the import, also when they are removed.
         target.append("x", numbered(1), tags=["a"])

@@ -9,8 +9,8 @@
 -- the script's time.
 local MOST_STEPS, MOST_MEMBERS = 8192, 64
 
--- Return the items of a query, and the place after it. `at` is the place of the number of its items. For each item, the
--- number of its tags follows, and the tags.
+-- Return the items of a query, and the place after it. `at` is the place of the number of its items. For each item
+-- follow the number of its tags, and the tags.
 local function items_of(at)
   local count = ARGV[at]
   local items = {}

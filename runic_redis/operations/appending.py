@@ -25,7 +25,7 @@ from runic_redis.operations.facts import (
     store_ahead,
 )
 from runic_redis.operations.leasing import Lease, check_lease, lease_argument, lease_keys, leased_reply, milliseconds
-from runic_redis.operations.life import YES, Life, without_tags
+from runic_redis.operations.life import Life, without_tags
 from runic_redis.operations.messages import cancel_requested, message_gone
 from runic_redis.operations.queueing import completed_error
 from runic_redis.operations.records import commits_lost
@@ -212,7 +212,7 @@ def append_call(
         options["p"] = str(sum(entry[0] for entry in entries))
         touched.append(keys.feed)
         if details:
-            options["P"] = YES
+            options["P"] = ""
     if commit_id is not None:
         options["c"] = own_id()
         touched.append(keys.commits)

@@ -1,6 +1,7 @@
 """Queries on tags, and commits on a condition, in a namespace with one partition and a feed."""
 
 import random
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from runic_redis.testing.examples import numbered
 TAGS = ["a", "b", "c", "ä", "a\x01", "d" * 130]
 
 
-def read(store: Any, query: Any, **options: Any) -> list[tuple[int, Any]]:
+def matched(store: Any, query: Any, **options: Any) -> list[tuple[int, Any]]:
     """Return the positions and the events that a query finds."""
     return [(one.position, one.event) for one in store.read_where(query, **options).events]
 
@@ -62,13 +63,13 @@ class QueryContract(Contract):
     def test_an_event_matches_if_it_has_all_tags_of_an_item(self, store: Any) -> None:
         store.append("x", [{"n": 1}], tags=["a", "b"])
         store.append_all([Append("y", [Tagged({"n": 2}, ["a"]), Tagged({"n": 3}, ["b", "c"]), {"n": 4}], tags=["d"])])
-        assert read(store, [["a"]]) == [(1, {"n": 1}), (2, {"n": 2})]
-        assert read(store, [["a", "b"]]) == [(1, {"n": 1})]
-        assert read(store, [["a", "c"]]) == [], "of different events of one commit"
-        assert read(store, [["c", "d"]]) == [(3, {"n": 3})]
-        assert read(store, [["d"]]) == [(2, {"n": 2}), (3, {"n": 3}), (4, {"n": 4})]
-        assert read(store, [["c"], ["a", "b"], ["c", "d"]]) == [(1, {"n": 1}), (3, {"n": 3})]
-        assert read(store, [["nobody"]]) == []
+        assert matched(store, [["a"]]) == [(1, {"n": 1}), (2, {"n": 2})]
+        assert matched(store, [["a", "b"]]) == [(1, {"n": 1})]
+        assert matched(store, [["a", "c"]]) == [], "of different events of one commit"
+        assert matched(store, [["c", "d"]]) == [(3, {"n": 3})]
+        assert matched(store, [["d"]]) == [(2, {"n": 2}), (3, {"n": 3}), (4, {"n": 4})]
+        assert matched(store, [["c"], ["a", "b"], ["c", "d"]]) == [(1, {"n": 1}), (3, {"n": 3})]
+        assert matched(store, [["nobody"]]) == []
 
     def test_a_found_event_is_told_with_its_place(self, store: Any) -> None:
         store.append("x", [{"n": 1}, Tagged({"n": 2}, ["a"]), {"n": 3}], metadata={"why": "so"})
@@ -101,15 +102,15 @@ class QueryContract(Contract):
     def test_the_empty_item_finds_every_event(self, store: Any) -> None:
         store.append("x", [{"n": 1}, Tagged({"n": 2}, ["a"])])
         store.append("y", [{"n": 3}])
-        assert read(store, [[]]) == [(1, {"n": 1}), (2, {"n": 2}), (3, {"n": 3})]
-        assert read(store, [["a"], []], after=1, limit=1) == [(2, {"n": 2})]
+        assert matched(store, [[]]) == [(1, {"n": 1}), (2, {"n": 2}), (3, {"n": 3})]
+        assert matched(store, [["a"], []], after=1, limit=1) == [(2, {"n": 2})]
         assert store.read_where([[]], after=3) == ([], 3)
 
     def test_a_query_finds_many_events_of_many_workflows(self, store: Any) -> None:
         for number in range(300):
             store.append(f"w-{number % 100}", [{"n": number}], tags=["all", f"n:{number}"])
-        assert read(store, [["all"]]) == [(number + 1, {"n": number}) for number in range(300)]
-        assert read(store, [["all"]], after=10, limit=280)[-1] == (290, {"n": 289})
+        assert matched(store, [["all"]]) == [(number + 1, {"n": number}) for number in range(300)]
+        assert matched(store, [["all"]], after=10, limit=280)[-1] == (290, {"n": 289})
         pages, after = [], 0
         while page := store.read_where([["all"]], after=after, limit=100).events:
             pages.append(len(page))
@@ -124,7 +125,8 @@ class QueryContract(Contract):
 
     def test_a_condition_rejects_a_group_if_an_event_matches(self, store: Any) -> None:
         store.append_all([Append("x", [Tagged({"n": 1}, ["a"]), Tagged({"n": 2}, ["b"])])])
-        for query in ([["a"]], [["c"], ["a"]], [["b"]], [[]]):
+        queries: list[list[list[str]]] = [[["a"]], [["c"], ["a"]], [["b"]], [[]]]
+        for query in queries:
             with pytest.raises(ConditionFailed) as caught:
                 store.append_all([Append("y", numbered(1)), Append("z", numbered(1))], unless=query)
             assert caught.value.position == 2
@@ -175,12 +177,12 @@ class QueryContract(Contract):
         bad: list[Any] = ["a", b"a", ["a"], {"a": 1}, None, 5, []]
         bad += [[[5]], [["a\0"]], [["d" * 131]], [[""]], [["\ud800"]]]
         for query in (*bad, [[str(number)] for number in range(257)]):
-            raised_error(query, lambda query=query: store.read_where(query), (InvalidArgument, InvalidType))
+            raised_error(query, partial(store.read_where, query), (InvalidArgument, InvalidType))
             if query is not None:
-                call = lambda query=query: store.append_all([Append("x", numbered(1))], unless=query)  # noqa: E731
-                raised_error(query, call, (InvalidArgument, InvalidType))
+                append = partial(store.append_all, [Append("x", numbered(1))], unless=query)
+                raised_error(query, append, (InvalidArgument, InvalidType))
         for options in ({"after": -1}, {"after": True}, {"limit": -1}, {"limit": 1.5}):
-            raised_error(options, lambda options=options: store.read_where([["a"]], **options), InvalidArgument)
+            raised_error(options, partial(store.read_where, [["a"]], **options), InvalidArgument)
         with pytest.raises(InvalidArgument):
             store.append_all([Append("x", numbered(1))], after=3)
         assert not store.exists("x")
