@@ -159,7 +159,7 @@ def test_what_is_written_at_any_moment_survives(store: RedisStore, name: str) ->
             assert saver.get_tuple(added) is not None
             if found is not None:
                 assert found.pending_writes is not None
-                assert [write[1:] for write in found.pending_writes][0] == ("__error__", "new")
+                assert found.pending_writes[0][1:] == ("__error__", "new")
                 assert ("late", 1) in [write[1:] for write in found.pending_writes]
         assert verify(store).findings == []
         if number < moment:
