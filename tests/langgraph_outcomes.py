@@ -1,4 +1,4 @@
-"""Outcomes of real graphs. Each is a function of a `Run`, and asserts what LangGraph promises."""
+"""Outcomes of real graphs: functions of a `Run`, named for what happens. They assert what LangGraph promises."""
 
 import operator
 from collections import Counter

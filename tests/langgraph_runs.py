@@ -250,7 +250,8 @@ def _plain(value: Any) -> Any:
         # (The interrupts of a step have the order in which its tasks ended.)
         if "__interrupt__" in value:
             value = {**value, "__interrupt__": _Unordered(value["__interrupt__"])}
-        items = [(str(key), _plain(one)) for key, one in value.items()]
+        # (LangGraph passes a subgraph its saver in a configuration. Savers on disk do not return such entries.)
+        items = [(str(key), _plain(one)) for key, one in value.items() if not isinstance(one, BaseCheckpointSaver)]
         return dict(sorted(items, key=lambda item: _ID.sub("<id>", item[0])))
     if isinstance(value, _Unordered | set | frozenset):
         return [name, *sorted(map(_plain, value), key=_masked)]
@@ -264,8 +265,6 @@ def _plain(value: Any) -> Any:
         if hasattr(value, "_asdict"):
             return {"type": name, **_plain(value._asdict())}
         return ["()", *map(_plain, value)]
-    if isinstance(value, BaseCheckpointSaver):
-        return "a saver"
     return f"{name}: {value!r}"
 
 

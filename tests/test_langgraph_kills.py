@@ -1,8 +1,9 @@
 """A process that runs a LangGraph graph is killed in the middle of a step. No finished node runs again, none is missed.
 
-A node is finished when `put_writes` of its writes has returned. The graph runs with `durability="sync"`: LangGraph then
-begins a step when the checkpoint of the step before is stored. With "async" it begins the step earlier, so a kill can
-lose that checkpoint, and with it the writes of the new step. With "exit" it stores nothing before the run ends.
+A node is finished when `put_writes` of its writes, or `put` of a checkpoint with its result, has returned. The graph
+runs with `durability="sync"`: LangGraph then begins a step when the checkpoint of the step before is stored. With
+"async" it begins the step earlier. A kill can then lose that checkpoint, and with it the writes of the new step. With
+"exit" it stores nothing before the run ends.
 """
 
 import itertools
@@ -10,26 +11,29 @@ import os
 import random
 import select
 import signal
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
+from runic_redis import RedisStore
 from runic_redis.langgraph import RunicSaver
 from tests.forking import Forked
 from tests.killed_graph import NoGates, build
-from tests.proxy import Fault, Proxy, proxied
+from tests.proxy import CommandProxy
 from tests.servers import RunningServer, wait_until
 
 KILLS = int(os.environ.get("LANGGRAPH_KILLS", "5"))
-# Where the process is killed: in a node, before its writes are sent, while half of them are sent, when the server has
-# stored them and the reply is still to come, after the reply.
+# Where the process is killed: in a node, before its writes are sent, when they are on the way to the server, when the
+# server has stored them and the reply is on the way, after the reply.
 PLACES = ("run", "writing", "request", "reply", "finished")
 # How many nodes of the step are finished at that time.
 BESIDE = (2, 0, 3, 1, 4)
+LIMIT_S = 120.0
 PROGRAM = "from tests.killed_graph import main\nmain()"
 
 
@@ -41,6 +45,13 @@ class Process:
         self._rest = b""
         self.at: list[str] = []
         self.has_ended = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._forked.kill()
+        self._forked.close()
 
     def read(self, *, waiting: bool) -> list[str]:
         """Return the gates that the process has come to since."""
@@ -63,15 +74,48 @@ class Process:
     def kill(self) -> None:
         """Kill the process."""
         self._forked.kill()
-        assert self._forked.wait() == -signal.SIGKILL, self._forked.stderr.read()
-        self.read(waiting=True)
-        self._forked.close()
+        assert self._forked.wait() == -signal.SIGKILL
 
     def end(self) -> None:
-        """Wait for the end of a process that has ended by itself."""
+        """Wait for the end of a process that has closed its output."""
         errors = self._forked.stderr.read()
-        assert (self._forked.wait(), errors) == (0, ""), errors
-        self._forked.close()
+        assert self._forked.wait() == 0, errors
+
+
+class Holding(CommandProxy):
+    """A proxy that can hold a command, or the reply to it, and all that comes later.
+
+    Attributes:
+        holds: set when it does.
+    """
+
+    def __init__(self, server: RunningServer) -> None:
+        self._wanted: tuple[str, list[bytes]] | None = None
+        self.holds = threading.Event()
+        super().__init__(server)
+
+    def hold_at(self, place: str, names: list[str]) -> None:
+        """Hold the "request" that stores the writes of a node, or the "reply" to it."""
+        self.holds.clear()
+        self._wanted = place, [name.encode() for name in names]
+
+    def admit(self, commands: list[list[bytes]], login: list[list[bytes]]) -> list[list[bytes]] | None:
+        """Return the commands, or None when the process that sent them was killed."""
+        if self._wanted is None or not any(_writes(command, self._wanted[1]) for command in commands):
+            return commands
+        (place, _), self._wanted = self._wanted, None
+        self.hold()
+        self.holds.set()
+        if place == "reply":
+            return commands
+        self._flowing.wait()
+        return None
+
+
+def _writes(command: list[bytes], names: list[bytes]) -> bool:
+    """Is this the command that stores the writes of a node?"""
+    is_tagged = any(part.startswith(b"w/") for part in command)
+    return is_tagged and any(all(name in part for name in names) for part in command)
 
 
 class Killer:
@@ -81,23 +125,31 @@ class Killer:
         killed: how many were killed, for each place and number of finished nodes of the step.
     """
 
-    def __init__(self, proxy: Proxy, face: str, namespace: str, directory: Path, source: random.Random) -> None:
-        self._proxy = proxy
-        self._options = (face, f"redis://127.0.0.1:{proxy.port}", namespace)
+    def __init__(self, server: RunningServer, face: str, namespace: str, directory: Path) -> None:
+        self._proxy = Holding(server)
+        self._store = RedisStore.from_url(server.url(), namespace=namespace)
+        self._options = (face, f"redis://127.0.0.1:{self._proxy.port}", namespace)
         self._directory = directory
-        self._random = source
+        self._random = random.Random(int(os.environ.get("LANGGRAPH_SEED", "1")))
         self._plan = zip(itertools.cycle(PLACES), itertools.cycle(BESIDE + BESIDE[:1]))
         self._next = next(self._plan)
         self.killed: Counter[tuple[str, int]] = Counter()
+
+    def close(self) -> None:
+        """Close what it has opened."""
+        self._proxy.close()
+        self._store.close()
 
     def run(self, thread: str, kills: int) -> Path:
         """Run a graph to its end in processes, and kill at most so many of them. Return the notes of its nodes."""
         notes = self._directory / thread
         finished: set[str] = set()
         left = kills
-        while self._run_once(Process(*self._options, thread, notes), notes, finished, is_killed=left > 0):
+        while True:
+            with Process(*self._options, thread, notes) as process:
+                if not self._run_once(process, notes, finished, is_killed=left > 0):
+                    return notes
             left -= 1
-        return notes
 
     def _run_once(self, process: Process, notes: Path, finished: set[str], *, is_killed: bool) -> bool:
         """Run the graph in one process. Return whether it was killed."""
@@ -129,16 +181,25 @@ class Killer:
     def _kill(self, process: Process, gate: str, notes: Path) -> None:
         """Kill a process that is at a gate, or on its way from there to the next one."""
         place, _ = self._next
+        names = gate.split(" ")[1].split(",")
         if place in ("request", "reply"):
-            # A part of the command arrives, or all of it and the server's reply does not.
-            self._proxy.arm(Fault(place, self._random.randrange(200) if place == "request" else 0, "swallow"))
+            self._proxy.hold_at(place, names)
             process.let_go(gate)
-            wait_until(lambda: not self._proxy.armed, "the command")
+            assert self._proxy.holds.wait(LIMIT_S)
+            if place == "reply":
+                wait_until(lambda: self._are_stored(notes.name, names), "the writes to be stored")
+                with notes.open("a") as file:
+                    file.write(f"finished {','.join(names)}\n")
         process.kill()
-        if place == "reply":
-            # The server had stored these writes.
-            with notes.open("a") as file:
-                file.write(f"finished {gate.split(' ')[1]}\n")
+        self._proxy.cut_all()
+        self._proxy.let_go()
+        if place in ("writing", "request"):
+            assert not self._are_stored(notes.name, names)
+
+    def _are_stored(self, thread: str, names: list[str]) -> bool:
+        """Are the writes of one node stored? Those of a subgraph have several names."""
+        texts = [repr(one.events) for one in self._store.find(thread, prefix="w/")]
+        return any(all(name in text for name in names) for text in texts)
 
 
 def _step_of(name: str) -> str:
@@ -167,14 +228,10 @@ def judge(notes: Iterable[str], expected: Iterable[str]) -> None:
             assert names not in finished, f"{names} had finished, and ran again"
             ran.add(names)
         else:
+            # Its writes are stored, or a later checkpoint is.
+            assert ran.issuperset(names.split(","))
             finished.update(names.split(","))
     assert ran == finished == set(expected)
-
-
-@pytest.fixture
-def proxy(valkey: RunningServer) -> Iterator[Proxy]:
-    with proxied(valkey) as proxy:
-        yield proxy
 
 
 def expected_of() -> tuple[Any, int]:
@@ -185,11 +242,16 @@ def expected_of() -> tuple[Any, int]:
     return graph.get_state(config).values, len(list(graph.get_state_history(config)))
 
 
-@pytest.mark.timeout(600 + 20 * KILLS)
-@pytest.mark.parametrize("face", ["invoke", "ainvoke"])
-def test_a_killed_graph_resumes(valkey: RunningServer, proxy: Proxy, namespace: str, tmp_path: Path, face: str) -> None:
+@pytest.fixture(params=["invoke", "ainvoke"])
+def killer(request: pytest.FixtureRequest, valkey: RunningServer, namespace: str, tmp_path: Path) -> Iterator[Killer]:
+    killer = Killer(valkey, request.param, namespace, tmp_path)
+    yield killer
+    killer.close()
+
+
+@pytest.mark.timeout(180 + 20 * KILLS)
+def test_a_killed_graph_resumes(valkey: RunningServer, killer: Killer, namespace: str) -> None:
     values, checkpoints = expected_of()
-    killer = Killer(proxy, face, namespace, tmp_path, random.Random(int(os.environ.get("LANGGRAPH_SEED", "1"))))
     for number in itertools.count():
         left = KILLS - killer.killed.total()
         if not left:

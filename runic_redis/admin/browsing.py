@@ -14,7 +14,15 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from runic_redis.admin.describing import read_small_facts
-from runic_redis.arguments import MAX_CURSOR, check_count, check_cursor, check_hash, check_workflow_id, is_cursor
+from runic_redis.arguments import (
+    MAX_CURSOR,
+    check_count,
+    check_cursor,
+    check_hash,
+    check_tag,
+    check_workflow_id,
+    is_cursor,
+)
 from runic_redis.codec import HEAD_BYTES, payload_size
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, FactNotFound, StoreError
@@ -195,6 +203,39 @@ def cursor_at(context: Context, workflow_id: str, time: datetime) -> Operation[i
         else:
             high = middle - 1
     return low
+
+
+def tag_cursors(context: Context, workflow_id: str, tags: Sequence[str], most: int) -> Operation[list[list[int]]]:
+    """Return, for each tag, the cursors after the commits that carry it: the newest first.
+
+    Args:
+        context: the store's.
+        workflow_id: the workflow.
+        tags: the tags.
+        most: how many cursors to return of each tag.
+    """
+    key = context.keys.workflow(check_workflow_id(workflow_id)).tags
+    # No UTF-8 text has the byte 0xff.
+    ranges = [(b"(" + tag + b"\0\xff", b"[" + tag + b"\0") for tag in map(check_tag, tags)]
+    replies = yield from ask_all(
+        [key_command("ZREVRANGEBYLEX", key, *between, "LIMIT", "0", str(most)) for between in ranges]
+    )
+    return [[int(member.rpartition(b"\0")[2]) for member in members] for members in replies]
+
+
+def has_events(context: Context, workflow_id: str, tag_prefix: str, type_name: str) -> Operation[bool]:
+    """Return whether the last commit with a tag of this prefix has events of a type. It is not decoded."""
+    keys = context.keys.workflow(check_workflow_id(workflow_id))
+    prefix = check_tag(tag_prefix)
+    found = yield from ask(
+        key_command("ZREVRANGEBYLEX", keys.tags, b"(" + prefix + b"\xff", b"[" + prefix, "LIMIT", "0", "1")
+    )
+    if not found:
+        return False
+    cursor = int(found[0].rpartition(b"\0")[2])
+    entries = yield from ask(key_command("XRANGE", keys.events, f"{cursor}-0", "+", "COUNT", "1"))
+    # The header of an entry names the types of its events.
+    return any(type_name.encode() in entry[1][0] for entry in entries)
 
 
 def fact(context: Context, fact_hash: str) -> Operation[Callable[[], KeptFact]]:
