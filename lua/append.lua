@@ -51,7 +51,7 @@
 --                      T  how many tags it has
 --                      W  which events have each of them, if the namespace has an index of all tags: for each tag
 --                         ',' between the events, counted back from the last one; '' for all; a byte 255 between tags
---                      P  '1': its position in the feed belongs to the reply
+--                      P  '': its position in the feed belongs to the reply, and is stored with it
 --                      n  how many entries it has, if not one
 --           and for each entry, how many events it holds, its header, its payload; and for each fact, its hash, and
 --           its value, or '' for a fact that must be stored already; and for each message, its ID in the inbox; and

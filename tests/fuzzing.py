@@ -35,6 +35,7 @@ from runic_redis.operations import (
     snapshots,
     tailing,
     timers,
+    tracking,
     workflows,
 )
 from runic_redis.operations.claiming import Claim
@@ -331,7 +332,7 @@ def _find_where(command: Command, source: Source) -> list[Any]:
 
 # Replies of scripts that are arrays.
 STRUCTURED: dict[str, Callable[[Command, Source], Any]] = {
-    "append_all": lambda command, source: [source.number(9) or b"3-5" for _ in range(2)],
+    "append_all": lambda command, source: [(b"3-5", b"3-5 7", source.number(9))[source.number(3)] for _ in range(2)],
     "claim": _claim,
     "count": _count,
     "find_due": _find_due,
@@ -499,6 +500,10 @@ OPERATIONS: dict[str, Callable[[Context, Source], Any]] = {
     "send": lambda context, source: run(messages.send(context, "w", {}), source),
     "inbox": lambda context, source: run(messages.read_inbox(context, "w", 1.0, _Ticks()), source),
     "append_all": lambda context, source: run(groups.append_all(context, _group()), source),
+    "append_all, details": lambda context, source: run(
+        groups.append_all(context, _group(), tracking.Tracking("orders", 3), details=True), source
+    ),
+    "tracking": lambda context, source: run(tracking.stored_position(context, "orders"), source),
     "append_all unless": lambda context, source: run(
         groups.append_all(_with_index(context), _group(), unless=[["a"], ["b", "c"]], after=1), source
     ),

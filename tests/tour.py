@@ -44,8 +44,8 @@ METHODS = {
         "load_snapshot",
     ),
     *("memory_usage", "put_fact", "release", "renew", "save", "save_fact", "save_facts", "save_snapshot", "stream"),
-    *("fact_hash", "find", "tracking", "read_many", "read_where", "stream_records", "tail", "tail_many", "trim"),
-    *("children", "count", "inbox", "park", "request_cancel", "send", "sleep", "timer", "unpark"),
+    *("fact_hash", "find", "read_many", "read_where", "stream_records", "tail", "tail_many", "trim"),
+    *("children", "count", "inbox", "park", "request_cancel", "send", "sleep", "timer", "tracking", "unpark"),
 }
 _EVENTS = [{"n": 1}, {"n": 2}]
 
@@ -72,9 +72,9 @@ def writes(store: Any, workflow_id: str) -> None:
     for number in range(8):
         store.append(f"{workflow_id} child {number}", _EVENTS, queue="children", parent=workflow_id)
     assert store.append_many([(short, _EVENTS), (ending, _EVENTS[:1])]) == [2, 1]
-    assert store.append_all([Append(ending, _EVENTS[1:], expected_cursor=1)]) == [2]
-    following = (store.tracking("upstream") or 0) + 1
-    assert store.append_all([], tracking=Tracking("upstream", following)) == []
+    group = [Append(ending, _EVENTS[1:], expected_cursor=1)]
+    assert store.append_all(group) == [2]
+    store.append_all([], tracking=Tracking(f"source of {workflow_id}", 7))
     store.sleep(store.acquire(ending, "worker-3"), 3600, "later")
     assert store.timer(ending).name == "later"
     store.park(ending, "declined")
@@ -132,6 +132,7 @@ def reads(store: Any, workflow_id: str) -> None:
     (records,) = store.read_many([(workflow_id, 2, None)], facts=True)
     assert [record.event for record in records] == [{"value": Fact("in an event")}]
     assert store.cursor(workflow_id) == 3
+    assert store.tracking(f"source of {workflow_id}") == 7
     assert store.exists(workflow_id)
     assert store.cursor(f"not {workflow_id}") == 0
     wait_until(lambda: store.cursor(f"{workflow_id} gone") == 0, "the workflow to expire by the server's clock as well")

@@ -212,7 +212,7 @@ def append_call(
         options["p"] = str(sum(entry[0] for entry in entries))
         touched.append(keys.feed)
         if details:
-            options["P"] = YES
+            options["P"] = ""
     if commit_id is not None:
         options["c"] = own_id()
         touched.append(keys.commits)

@@ -47,11 +47,13 @@ from runic_redis.testing.streams import StreamContract  # noqa: E402
 from runic_redis.testing.subscriptions import SubscriptionContract  # noqa: E402
 from runic_redis.testing.tails import TailContract  # noqa: E402
 from runic_redis.testing.timers import TimerContract  # noqa: E402
+from runic_redis.testing.tracking import DetailContract, TrackingContract  # noqa: E402
 from runic_redis.testing.workflows import WorkflowContract  # noqa: E402
 
 __all__ = [
     "BadInputContract",
     "ConcurrencyContract",
+    "DetailContract",
     "FactContract",
     "FeedContract",
     "GroupContract",
@@ -72,6 +74,7 @@ __all__ = [
     "SubscriptionContract",
     "TailContract",
     "TimerContract",
+    "TrackingContract",
     "WorkflowContract",
 ]
 
@@ -89,6 +92,8 @@ class StoreContract(
     TimerContract,
     GroupContract,
     QueryContract,
+    TrackingContract,
+    DetailContract,
     LifetimeContract,
     TailContract,
     FeedContract,
