@@ -25,7 +25,7 @@ from runic_redis.operations.facts import (
     store_ahead,
 )
 from runic_redis.operations.leasing import Lease, check_lease, lease_argument, lease_keys, leased_reply, milliseconds
-from runic_redis.operations.life import YES, Life, without_tags
+from runic_redis.operations.life import Life, without_tags
 from runic_redis.operations.messages import cancel_requested, message_gone
 from runic_redis.operations.queueing import completed_error
 from runic_redis.operations.records import commits_lost
