@@ -22,8 +22,10 @@ from runic_redis.operations import (
     appending,
     counting,
     facts,
+    finding,
     groups,
     leasing,
+    life,
     lifetimes,
     listing,
     messages,
@@ -199,7 +201,7 @@ class Source:
         first = HEADERS[self.number(len(HEADERS))] if self.number(4) else self.take(self.number(64))
         fields: list[bytes] = [first, self.payload()]
         for _ in range(self.number(3)):
-            fields += [(b"i", b"m", self.text())[self.number(3)], self.take(self.number(20))]
+            fields += [(b"i", b"m", b"t", b"n", self.text())[self.number(5)], self.take(self.number(20))]
         return [b"%d-%d" % (place, ms), fields]
 
     def scored(self, most: int) -> list[bytes]:
@@ -330,11 +332,22 @@ def _find_where(command: Command, source: Source) -> list[Any]:
     return reply
 
 
+def _found(command: Command, source: Source) -> list[Any]:
+    """Return what the script that finds commits by their tags replies."""
+    found: list[Any] = []
+    for _ in range(source.number(4)):
+        entries = [source.entry() for _ in range(1 + source.number(2))]
+        found += [source.text() + b"\0%016d" % source.number(9), len(entries)]
+        found += [part for entry_id, fields in entries for part in (entry_id, *fields[:2], source.text())]
+    return [(b"", b"5", b"5", b"5", b"9")[source.number(5)], source.nil_or_text() or b"", source.number(2), *found]
+
+
 # Replies of scripts that are arrays.
 STRUCTURED: dict[str, Callable[[Command, Source], Any]] = {
     "append_all": lambda command, source: [(b"3-5", b"3-5 7", source.number(9))[source.number(3)] for _ in range(2)],
     "claim": _claim,
     "count": _count,
+    "find": _found,
     "find_due": _find_due,
     "find_where": _find_where,
     "index_tags": lambda command, source: [source.text(), source.number(9), source.number(3)],
@@ -477,6 +490,12 @@ OPERATIONS: dict[str, Callable[[Context, Source], Any]] = {
     "records": lambda context, source: _pages(reading.Reader(context, "w", records=True), source),
     "reverse": lambda context, source: _pages(reading.Reader(context, "w", until=3, reverse=True), source),
     "tail": _tail,
+    "tagged": lambda context, source: run(
+        appending.append(context, "w", [{}], life=life.Life(tags=["a", "b"])), source
+    ),
+    "find": lambda context, source: run(finding.find(context, "w", prefix="a"), source),
+    "find the last": lambda context, source: run(finding.find(context, "w", tag="a", reverse=True, limit=3), source),
+    "list tags": lambda context, source: run(finding.list_tags(context, "w"), source),
     "cursor": lambda context, source: run(reading.cursor(context, "w"), source),
     "save_snapshot": lambda context, source: run(snapshots.save_snapshot(context, "w", 1, b"", LEASE), source),
     "load_snapshot": lambda context, source: run(snapshots.load_snapshot(context, "w"), source),

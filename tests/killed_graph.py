@@ -49,11 +49,16 @@ class Gates:
         for line in sys.stdin:
             self._open.pop(line.strip()).set_result(None)
 
+    def note(self, kind: str, names: list[str] | None) -> None:
+        """Note that something happened to nodes."""
+        if names:
+            os.write(self._notes, f"{kind} {','.join(names)}\n".encode())
+
     def reach(self, kind: str, name: str, *, noted: bool) -> Future[None]:
         """Return what is done when this one may go on."""
         line = f"{kind} {name}"
         if noted:
-            os.write(self._notes, f"{line}\n".encode())
+            self.note(kind, [name])
         gate = self._open[line] = Future[None]()
         with self._printing:
             print(line, flush=True)
@@ -115,9 +120,19 @@ def names_of(writes: Sequence[tuple[str, Any]]) -> str:
 
 
 def observed(saver: type, gates: Gates) -> Any:
-    """Return a kind of saver that stops before and after it stores the writes of a node."""
+    """Return a kind of saver that stops before and after it stores the writes of a node, and notes what it stored."""
 
     class Observed(saver):  # type: ignore[misc]
+        def put(self, config: Any, checkpoint: Any, *rest: Any) -> Any:
+            stored = super().put(config, checkpoint, *rest)
+            gates.note("stored", checkpoint["channel_values"].get("done"))
+            return stored
+
+        async def aput(self, config: Any, checkpoint: Any, *rest: Any) -> Any:
+            stored = await super().aput(config, checkpoint, *rest)
+            gates.note("stored", checkpoint["channel_values"].get("done"))
+            return stored
+
         def put_writes(self, config: Any, writes: Any, task_id: str, task_path: str = "") -> None:
             if not (names := names_of(writes)):
                 super().put_writes(config, writes, task_id, task_path)

@@ -143,6 +143,7 @@ def test_the_tour_calls_every_method_of_a_store() -> None:
         "decode_state",
         "encode_events",
         "encode_state",
+        "fact_hash",
         "from_url",
         "open",
         "registry",

@@ -136,13 +136,12 @@ def test_the_savers_of_langgraph_are_compared(report: Report) -> None:
 
 def test_a_saver_takes_few_round_trips(report: Report) -> None:
     pytest.importorskip("runic_redis.langgraph")
-    costs = {
-        result.name.rpartition("/")[2]: (result.figures[0].name, result.figures[0].cost)
-        for result in report.results
-        if result.name.startswith("langgraph/round-trips/")
-    }
-    for verb, count in (("put", 1), ("put-writes", 1), ("latest", 2), ("by-id", 2)):
-        assert costs[verb] == ("runic_redis, LangGraph", Spread(count, count, count)), verb
+    by_name = {result.name: result.figures[0] for result in report.results}
+    for verb, most in (("put", 1), ("put-writes", 1), ("latest", 2), ("by-id", 2)):
+        figure = by_name[f"langgraph/round-trips/{verb}"]
+        assert figure.name == "runic_redis, LangGraph"
+        assert figure.cost is not None
+        assert 1 <= figure.cost.median <= most, verb
 
 
 def test_the_recorders_of_eventsourcing_are_compared(report: Report) -> None:

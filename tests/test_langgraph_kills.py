@@ -1,8 +1,9 @@
 """A process that runs a LangGraph graph is killed in the middle of a step. No finished node runs again, none is missed.
 
-A node is finished when `put_writes` of its writes has returned. The graph runs with `durability="sync"`: LangGraph then
-begins a step when the checkpoint of the step before is stored. With "async" it begins the step earlier. A kill can then
-lose that checkpoint, and with it the writes of the new step. With "exit" it stores nothing before the run ends.
+A node is finished when `put_writes` of its writes, or `put` of a checkpoint with its result, has returned. The graph
+runs with `durability="sync"`: LangGraph then begins a step when the checkpoint of the step before is stored. With
+"async" it begins the step earlier. A kill can then lose that checkpoint, and with it the writes of the new step. With
+"exit" it stores nothing before the run ends.
 """
 
 import itertools
@@ -89,14 +90,14 @@ class Holding(CommandProxy):
     """
 
     def __init__(self, server: RunningServer) -> None:
-        self._wanted: tuple[str, bytes] | None = None
+        self._wanted: tuple[str, list[bytes]] | None = None
         self.holds = threading.Event()
         super().__init__(server)
 
-    def hold_at(self, place: str, name: str) -> None:
+    def hold_at(self, place: str, names: list[str]) -> None:
         """Hold the "request" that stores the writes of a node, or the "reply" to it."""
         self.holds.clear()
-        self._wanted = place, name.encode()
+        self._wanted = place, [name.encode() for name in names]
 
     def admit(self, commands: list[list[bytes]], login: list[list[bytes]]) -> list[list[bytes]] | None:
         """Return the commands, or None when the process that sent them was killed."""
@@ -111,9 +112,10 @@ class Holding(CommandProxy):
         return None
 
 
-def _writes(command: list[bytes], name: bytes) -> bool:
+def _writes(command: list[bytes], names: list[bytes]) -> bool:
     """Is this the command that stores the writes of a node?"""
-    return any(part.startswith(b"w/") for part in command) and any(name in part for part in command)
+    is_tagged = any(part.startswith(b"w/") for part in command)
+    return is_tagged and any(all(name in part for name in names) for part in command)
 
 
 class Killer:
@@ -179,24 +181,25 @@ class Killer:
     def _kill(self, process: Process, gate: str, notes: Path) -> None:
         """Kill a process that is at a gate, or on its way from there to the next one."""
         place, _ = self._next
-        name = gate.split(" ")[1].split(",", maxsplit=1)[0]
+        names = gate.split(" ")[1].split(",")
         if place in ("request", "reply"):
-            self._proxy.hold_at(place, name)
+            self._proxy.hold_at(place, names)
             process.let_go(gate)
             assert self._proxy.holds.wait(LIMIT_S)
             if place == "reply":
-                wait_until(lambda: self._is_stored(notes.name, name), "the writes to be stored")
+                wait_until(lambda: self._are_stored(notes.name, names), "the writes to be stored")
                 with notes.open("a") as file:
-                    file.write(f"finished {name}\n")
+                    file.write(f"finished {','.join(names)}\n")
         process.kill()
         self._proxy.cut_all()
         self._proxy.let_go()
         if place in ("writing", "request"):
-            assert not self._is_stored(notes.name, name)
+            assert not self._are_stored(notes.name, names)
 
-    def _is_stored(self, thread: str, name: str) -> bool:
-        """Are the writes of a node stored?"""
-        return any(name in repr(one.events) for one in self._store.find(thread, prefix="w/"))
+    def _are_stored(self, thread: str, names: list[str]) -> bool:
+        """Are the writes of one node stored? Those of a subgraph have several names."""
+        texts = [repr(one.events) for one in self._store.find(thread, prefix="w/")]
+        return any(all(name in text for name in names) for text in texts)
 
 
 def _step_of(name: str) -> str:
@@ -225,6 +228,8 @@ def judge(notes: Iterable[str], expected: Iterable[str]) -> None:
             assert names not in finished, f"{names} had finished, and ran again"
             ran.add(names)
         else:
+            # Its writes are stored, or a later checkpoint is.
+            assert ran.issuperset(names.split(","))
             finished.update(names.split(","))
     assert ran == finished == set(expected)
 

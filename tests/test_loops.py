@@ -78,6 +78,8 @@ CALLS: dict[str, Call] = {
     "inbox": lambda store, _: store.inbox("w"),
     "park": lambda store, _: store.park("w", "why"),
     "request_cancel": lambda store, _: store.request_cancel("w"),
+    "find": lambda store, _: store.find("w", prefix=""),
+    "tracking": lambda store, _: store.tracking("upstream"),
     "send": lambda store, _: store.send("w", {"n": 1}),
     "sleep": lambda store, lease: store.sleep(lease, 1),
     "timer": lambda store, _: store.timer("w"),

@@ -10,7 +10,7 @@ from runic_redis.cli.output import EXIT_NO, stop
 # By panel of the help, the function of each verb, with its module.
 _VERBS = {
     "Look": (
-        *("looking.workflows", "looking.show", "reading.events", "following.tail", "feeds.feed"),
+        *("looking.workflows", "looking.show", "reading.events", "reading.find", "following.tail", "feeds.feed"),
         *("subscriptions.subscriptions", "subscriptions.parked", "looking.facts", "looking.stats"),
     ),
     "Control": tuple(f"controlling.{verb}" for verb in ("send", "inbox", "cancel", "park", "unpark")),

@@ -17,8 +17,8 @@ def import_langgraph(
         typer.Option(
             "--from",
             metavar="SOURCE",
-            help="The checkpoints to import: sqlite:PATH, postgres://\u2026, redis://\u2026, rediss://\u2026 or unix://\u2026. "
-            "Those of Redis are langgraph-checkpoint-plainredis's.",
+            help="The checkpoints to import: sqlite:PATH or postgres://…; or those of langgraph-checkpoint-plainredis at "
+            "redis://…, rediss://… or unix://….",
             show_default=False,
         ),
     ],

@@ -102,11 +102,12 @@ class ThreadImporter:
         elif differences := _differences(thread, place, there, here):
             return differences
         missing = _missing(there.writes, here)
-        new = [write for write in missing if (place, write.task_id, write.idx) not in stored]
-        if new:
-            self._store_writes(thread, place, new)
-            stored.update((place, write.task_id, write.idx) for write in new)
-        return ["its writes"] if missing and not new else []
+        known = {(task_id, channel) for task_id, channel, _ in here.pending_writes or ()} if here else set()
+        if any((write.task_id, write.channel) in known or (place, write[:3]) in stored for write in missing):
+            return ["its writes"]
+        self._store_writes(thread, place, missing)
+        stored.update((place, write[:3]) for write in missing)
+        return []
 
     def _store_writes(self, thread: str, place: Place, writes: Iterable[Write]) -> None:
         """Store writes with the indexes that they had, as `put_writes` does, in one commit."""

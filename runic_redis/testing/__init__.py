@@ -45,6 +45,7 @@ from runic_redis.testing.references import ReferenceContract  # noqa: E402
 from runic_redis.testing.snapshots import SnapshotContract  # noqa: E402
 from runic_redis.testing.streams import StreamContract  # noqa: E402
 from runic_redis.testing.subscriptions import SubscriptionContract  # noqa: E402
+from runic_redis.testing.tags import TagContract  # noqa: E402
 from runic_redis.testing.tails import TailContract  # noqa: E402
 from runic_redis.testing.timers import TimerContract  # noqa: E402
 from runic_redis.testing.tracking import DetailContract, TrackingContract  # noqa: E402
@@ -72,6 +73,7 @@ __all__ = [
     "StoreContract",
     "StreamContract",
     "SubscriptionContract",
+    "TagContract",
     "TailContract",
     "TimerContract",
     "TrackingContract",
@@ -90,6 +92,7 @@ class StoreContract(
     QueueContract,
     MessageContract,
     TimerContract,
+    TagContract,
     GroupContract,
     QueryContract,
     TrackingContract,
