@@ -30,6 +30,7 @@ from runic_redis.operations.messages import cancel_requested, message_gone
 from runic_redis.operations.queueing import completed_error
 from runic_redis.operations.records import commits_lost
 from runic_redis.operations.settings import make_namespace
+from runic_redis.operations.tagging import Tagged
 from runic_redis.operations.writing import write_all
 from runic_redis.protocol.effects import Argument, Command, ErrorReply, Operation, Unconfirmed, own_id
 from runic_redis.protocol.refusals import answer, not_durable
@@ -199,7 +200,8 @@ def append_call(
 ) -> Command:
     """Return the call that appends a commit, and add its facts to `facts`. Its size is 0 if it has no events."""
     workflow_id = check_workflow_id(workflow_id)
-    commit, life = without_tags(commit, life)
+    if Tagged in map(type, commit):
+        commit, life = without_tags(commit, life)
     about = b"" if metadata is None else _encode_metadata(context, metadata)
     entries = _entries(context, commit, facts)
     if context.observer is not None and commit:
@@ -222,13 +224,14 @@ def append_call(
         options["m"] = about
     size = 0
     further: Sequence[Argument] = ()
-    if lease is not None or snapshot is not None or facts or life is not None:
+    if life is not None and not commit:
+        raise InvalidArgument("append changes the life of a workflow with events only. Nothing was sent.")
+    if lease is not None or snapshot is not None or facts or not (life is None or life.is_plain):
         data = None if snapshot is None else _check_snapshot(snapshot, commit)
-        if life is not None and not commit:
-            raise InvalidArgument("append changes the life of a workflow with events only. Nothing was sent.")
         size, further = _add_extras(
             context, workflow_id, options, touched, lease=lease, snapshot=data, refs=refs, facts=facts, life=life
         )
+    tags = () if life is None else life.add_tags(options, touched, keys)
     if len(entries) != 1:
         options["n"] = str(len(entries))
     own = own_id() if commit_id is None else check_commit_id(commit_id)
@@ -238,7 +241,7 @@ def append_call(
         size += len(header) + len(payload)
     if facts:
         args += fact_arguments(context, facts)
-    args += further
+    args += (*further, *tags)
     writes = commit_id is None and size > 0
     tried = context.seen.get(workflow_id, _NONE_SEEN)
     return Command(args, keys.events, load_script("append"), touched, _RETRY_AT, workflow_id, True, size, writes, tried)
@@ -283,8 +286,7 @@ def _add_extras(
     if life.expires_in is not None:
         options["x"] = str(milliseconds(check_seconds(life.expires_in, "expires_in")))
         touched.append(keys.expiring)
-    labels = life.add_labels(options, touched, keys)
-    return size, [*ids, *labels, *life.add_tags(options, touched, keys)]
+    return size, [*ids, *life.add_labels(options, touched, keys)]
 
 
 def _entries(context: Context, commit: Sequence[Any], facts: dict[str, bytes]) -> Sequence[Entry]:
