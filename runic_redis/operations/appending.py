@@ -1,6 +1,7 @@
 """Appending commits."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from runic_redis.arguments import (
@@ -317,8 +318,15 @@ def appended(context: Context, reply: Any, command: Command, facts: Mapping[str,
     Raises:
         StoreError: as by `cursor_after`.
     """
+    position = b""
+    unconfirmed = reply if isinstance(reply, Unconfirmed) else None
+    raw = reply if unconfirmed is None else unconfirmed.reply
+    if type(raw) is bytes:
+        # The ID of an entry, or a cursor; and with a space between them, the position.
+        stored, _, position = raw.partition(b" ")
+        raw = stored if b"-" in stored else int(stored)
+        reply = raw if unconfirmed is None else replace(unconfirmed, reply=raw)
     cursor = cursor_after(context, reply, command)
-    position = reply.partition(b" ")[2] if type(reply) is bytes else b""
     return Appended(cursor, tuple([one for one in facts if facts[one]]), int(position) if position else None)
 
 
@@ -331,7 +339,8 @@ def cursor_after(context: Context, reply: Any, command: Command) -> int:
     """
     workflow_id = command.workflow_id
     if type(reply) is bytes:
-        return _noted_cursor(context, workflow_id, reply)
+        context.note_seen(workflow_id, reply)
+        return int(reply.partition(b"-")[0])
     if type(reply) is int:
         return reply
     if isinstance(reply, Unconfirmed):
@@ -378,15 +387,6 @@ def cursor_after(context: Context, reply: Any, command: Command) -> int:
         expected=expected,
         actual=actual,
     )
-
-
-def _noted_cursor(context: Context, workflow_id: str, reply: bytes) -> int:
-    """Return the cursor in a reply, which is the ID of an entry; or, with a position behind it, that or a cursor."""
-    cursor, is_id, _ = reply.partition(b"-")
-    if is_id:
-        context.note_seen(workflow_id, reply.partition(b" ")[0])
-        return int(cursor)
-    return int(reply.partition(b" ")[0])
 
 
 def _pairs(items: Iterable[tuple[str, Iterable[Any]]]) -> list[tuple[str, Sequence[Any]]]:
