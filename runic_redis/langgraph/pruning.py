@@ -173,6 +173,12 @@ def _last_to_trim(tags: Tags, dropped: Collection[Name]) -> int:
                 last = max(last, its_cursors[-1])
             elif kind != "w" and len(its_cursors) > 1:
                 last = max(last, its_cursors[-2])
+    # The writes to a checkpoint keep their order: all of them stay where they are, or all are appended again.
+    while last:
+        reach = max(cursors[-1] if cursors[0] <= last else 0 for cursors in [[last], *tags.cursors["w"].values()])
+        if reach == last:
+            break
+        last = reach
     return last
 
 
