@@ -1,4 +1,4 @@
-"""The sizes of a run: short, for three minutes, or full, with large workflows and namespaces.
+"""The sizes of a run: short, for six minutes, or full, with large workflows and namespaces.
 
 The two differ in sizes and repetitions alone.
 """

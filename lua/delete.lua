@@ -20,7 +20,8 @@
 -- KEYS[17]  partition  hash of the partition: counts, position, and the replies to retries
 -- KEYS[18]  feed       stream of the partition's commits; the index again, if the namespace has no feed
 -- KEYS[19]  tagged     index of all tags, see lua/find_where.lua; the tags again, if the namespace has none
--- KEYS[20…] labels     sorted sets of workflows by when they were created: with its attributes, and with its parent
+-- KEYS[20]  touch      a key that never holds anything
+-- KEYS[21…] labels     sorted sets of workflows by when they were created: with its attributes, and with its parent
 -- ARGV[1]   workflow id
 -- ARGV[2]   when the workflow to delete was created, or '' if it has no such time. A workflow that was created under
 --           this id at another time stays
@@ -53,7 +54,7 @@
 local events, meta_key, snapshot, log, commits, refs = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local inbox, messages, tags, index = KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local leases, queues, queue, parked, expiring = KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[15]
-local completed, partition, feed, tagged = KEYS[16], KEYS[17], KEYS[18], KEYS[19]
+local completed, partition, feed, tagged, touch = KEYS[16], KEYS[17], KEYS[18], KEYS[19], KEYS[20]
 local workflow, created, by_lease, expires, reached_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local call_id, retry = ARGV[6], ARGV[7]
 
@@ -68,7 +69,7 @@ local own = {
 -- The partition's sorted sets in which it may stand, beside the index and its queue; and for those that are counted,
 -- the field of the partition's hash.
 local sets = {{leases}, {parked, 'parked'}, {completed, 'completed'}, {expiring}}
-local key = 20
+local key = 21
 while true do
   local set = unpack(KEYS, key, key)
   if not set then break end
@@ -137,8 +138,11 @@ local function act()
     end
   end
   redis.call('ZCARD', tagged)
-  if tagged ~= tags and untag() then return 3 end
   -- UNLINK first: if the user may not use it, nothing is changed.
+  if tagged ~= tags then
+    redis.call('UNLINK', touch)
+    if untag() then return 3 end
+  end
   redis.call('UNLINK', unpack(names))
   local was_indexed = redis.call('ZREM', index, workflow) == 1
   if was_indexed then redis.call('HINCRBY', partition, 'workflows', -1) end

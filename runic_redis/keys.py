@@ -42,6 +42,11 @@ class WorkflowKeys:
         """Return the key of a queue of its partition: unfinished workflows by when they are due."""
         return f"{self.queues[:-1]}:{name}"
 
+    @property
+    def touch(self) -> str:
+        """The key of its partition that never holds anything."""
+        return f"{self.queues.removesuffix('queues')}touch"
+
     def attribute(self, name: str, value: str) -> str:
         """Return the key of the workflows of its partition that have an attribute, by when they were created."""
         return f"{self.queues.removesuffix('queues')}attribute:{name}={value}"

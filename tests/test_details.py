@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from runic_redis.testing.examples import numbered
 from tests import servers
 from tests.faults import make_faulty
 from tests.servers import RunningServer, cluster_url
+from tests.test_archives import export, load
 from tests.test_verifying import verify
 
 
@@ -104,3 +106,17 @@ def test_in_a_cluster_a_position_is_of_the_partition(cluster_nodes: list[Running
         for commit in store.feed():
             assert found[commit.workflow_id] == (2, (store.fact_hash(commit.workflow_id),), commit.position)
         store.delete_namespace()
+
+
+def test_a_position_does_not_go_to_another_namespace(store: RedisStore, valkey: RunningServer, tmp_path: Path) -> None:
+    found = store.append("w", numbered(2), commit_id="c", metadata={"a": 1}, tags=["t"], details=True)
+    export(store, tmp_path / "archive")
+    namespace = f"{store.context.keys.namespace}-copy"
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1, feed=True) as copy:
+        copy.append("other", numbered(5))
+        for _ in range(2):
+            assert load(copy, tmp_path / "archive").problems == []
+        assert copy.append("w", numbered(2), commit_id="c", details=True) == found._replace(position=None)
+        assert [one.metadata for one in copy.find("w", tag="t")] == [{"a": 1}]
+        assert verify(copy).findings == []
+        copy.delete_namespace()

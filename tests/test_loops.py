@@ -80,6 +80,7 @@ CALLS: dict[str, Call] = {
     "request_cancel": lambda store, _: store.request_cancel("w"),
     "find": lambda store, _: store.find("w", prefix=""),
     "tracking": lambda store, _: store.tracking("upstream"),
+    "read_where": lambda store, _: store.read_where([["a"]]),
     "send": lambda store, _: store.send("w", {"n": 1}),
     "sleep": lambda store, lease: store.sleep(lease, 1),
     "timer": lambda store, _: store.timer("w"),

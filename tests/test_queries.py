@@ -172,6 +172,31 @@ def test_a_long_search_takes_several_calls(store: RedisStore, client: redis.Redi
 
 
 @on_valkey
+def test_a_search_that_pauses_at_a_commit_misses_none_of_its_events(store: RedisStore, client: redis.Redis) -> None:
+    scatter(client, store, 2020)
+    faulty = make_faulty(store)
+    paused = 0
+    keys = store.context.keys
+    assert keys.tagged is not None
+    # A few more steps are needed each time. So one of the searches pauses exactly at the commit of three events.
+    for number in range(200):
+        position = client.hincrby(keys.partition(0), "position", 1)
+        client.zadd(keys.tagged, {f"{'ab'[number % 7 > 4]}\0{position:016}\x001\0\0nobody": 0})
+        store.append_all(
+            [Append("x", [Tagged({"n": 1}, ["a"]), Tagged({"n": 2}, ["a", "b"]), Tagged({"n": 3}, ["b"])])]
+        )
+        faulty.rounds.clear()
+        with pytest.raises(ConditionFailed):
+            store.append_all([Append("y", [{"n": number}])], unless=[["a", "b"]])
+        paused += calls_of(faulty, "append_all") > 1
+        assert [event for _, event in matched(store, [["a", "b"]])] == [{"n": 2}]
+        store.delete("x")
+        if paused == 20:
+            break
+    assert paused == 20
+
+
+@on_valkey
 @pytest.mark.parametrize("losses", LOSSES, ids=" ".join)
 def test_a_long_search_goes_on_after_lost_replies(store: RedisStore, client: redis.Redis, losses: list[str]) -> None:
     scatter(client, store, 10_000)

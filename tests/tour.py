@@ -44,7 +44,7 @@ METHODS = {
         "load_snapshot",
     ),
     *("memory_usage", "put_fact", "release", "renew", "save", "save_fact", "save_facts", "save_snapshot", "stream"),
-    *("fact_hash", "find", "read_many", "read_where", "stream_records", "tail", "tail_many", "trim"),
+    *("find", "read_many", "read_where", "stream_records", "tail", "tail_many", "trim"),
     *("children", "count", "inbox", "park", "request_cancel", "send", "sleep", "timer", "tracking", "unpark"),
 }
 _EVENTS = [{"n": 1}, {"n": 2}]

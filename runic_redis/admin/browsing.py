@@ -26,6 +26,7 @@ from runic_redis.arguments import (
 from runic_redis.codec import HEAD_BYTES, payload_size
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, FactNotFound, StoreError
+from runic_redis.operations.entry_fields import tags_field
 from runic_redis.operations.records import DecodedEntry, cursor_or_zero, decode_commit, entry_cursor
 from runic_redis.protocol.effects import Operation, key_command
 from runic_redis.protocol.refusals import ask, ask_all
@@ -57,6 +58,7 @@ class Shown(NamedTuple):
         problem: a description of the damage; "" if there is none.
         size: the bytes that the entry holds, decompressed.
         is_too_large: whether the event is too large to be decoded.
+        tags: the tags of the commit, in its last entry; none if they are damaged.
     """
 
     end: int
@@ -65,6 +67,7 @@ class Shown(NamedTuple):
     problem: str
     size: int
     is_too_large: bool
+    tags: tuple[str, ...] = ()
 
 
 class Page(NamedTuple):
@@ -335,4 +338,7 @@ def _shown(context: Context, workflow_id: str, entry: Sequence[Any]) -> Shown:
         commit = decode_commit(context, workflow_id, entry, with_records=True)
     except StoreError as error:
         return Shown(end, commit_id, None, str(error), size, is_too_large)
-    return Shown(end, commit_id, commit, "", size, is_too_large)
+    tags: tuple[str, ...] = ()
+    with suppress(ValueError):
+        tags = tuple(tag.decode() for tag in tags_field(fields))
+    return Shown(end, commit_id, commit, "", size, is_too_large, tags)

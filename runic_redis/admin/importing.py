@@ -18,7 +18,7 @@ from runic_redis.arguments import DEFAULT_QUEUE, MAX_HASH_BYTES, check_days, che
 from runic_redis.codec import fact_matches, unpack_refs
 from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, DecodeError, InvalidArgument, StoreError, TrackingConflict
-from runic_redis.operations.entry_fields import tag_member, tags_field
+from runic_redis.operations.entry_fields import tag_member, tags_field, without_position
 from runic_redis.operations.facts import save_encoded
 from runic_redis.operations.groups import append_all
 from runic_redis.operations.labels import label_sets
@@ -258,7 +258,8 @@ class Importer:
                 [key_command("XRANGE", keys.events, last, last), key_command("HGET", keys.meta, "trimmed")]
             )
             gone = read_cursor(trimmed, keys.meta) >= int(workflow.kept.get("cursor", 0))
-            if found != [workflow.last] and not gone:
+            same = [(one, without_position(fields)) for one, fields in found]
+            if same != [(last, without_position(workflow.last[1]))] and not gone:
                 self._report_difference(workflow)
                 return
         self.there += 1
@@ -315,7 +316,8 @@ class Importer:
         for entry_id, fields in entries:
             if not fits((entry_id, fields)):
                 raise ValueError("an entry")
-            arguments += (_bytes(entry_id), str(len(fields)), *map(_bytes, fields))
+            kept = without_position(fields) if kind == "entries" else fields
+            arguments += (_bytes(entry_id), str(len(kept)), *map(_bytes, kept))
             if kind == "entries":
                 cursor = int(entry_id.partition(b"-")[0])
                 members += (part for tag in tags_field(fields) for part in (tag_member(tag, cursor), "0"))

@@ -104,12 +104,7 @@ class RedisDCBSubscription(DCBSubscription[RedisDCBRecorder]):
     def __init__(self, recorder: RedisDCBRecorder, query: DCBQuery | None = None, after: int | None = None) -> None:
         super().__init__(recorder, query, after)
         self._found: deque[DCBSequencedEvent] = deque()
-        types = {name for item in query.items for name in item.types} if query is not None else set()
-        # Without a type in each item, the events of all types are read.
-        is_typed = query is not None and query.items and all(item.types for item in query.items)
-        self._feed = recorder.store.feed(
-            after=self._last_position, prefix=_WORKFLOW_ID, types=types if is_typed else None, wait_s=None
-        )
+        self._feed = recorder.store.feed(after=self._last_position, prefix=_WORKFLOW_ID, wait_s=None)
 
     def stop(self) -> None:
         """Stop the subscription."""

@@ -75,7 +75,8 @@ def encode_query(query: DCBQuery | None) -> list[list[str]]:
     items = []
     for item in query.items:
         tags = [_tagged(tag) for tag in item.tags]
-        items += [[_typed(name), *tags] for name in item.types] or [tags]
+        # The tags come first: fewer events have them, and an item is searched by its tags in turn.
+        items += [[*tags, _typed(name)] for name in item.types] or [tags]
     return items
 
 

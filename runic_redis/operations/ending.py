@@ -243,7 +243,7 @@ def delete_call(
     touched = [
         *(keys.events, keys.meta, keys.snapshot, keys.log, keys.commits, keys.refs, keys.inbox, keys.messages),
         *(keys.tags, keys.index, keys.leases, keys.queues, keys.queue(queue), keys.parked),
-        *(keys.expiring, keys.completed, keys.partition, keys.feed, keys.tagged),
+        *(keys.expiring, keys.completed, keys.partition, keys.feed, keys.tagged, keys.touch),
         *label_sets(keys, meta),
     ]
     args = (workflow_id, meta.get(b"created", b""), lease, expires, str(reached_ms), own_id(), "")

@@ -66,6 +66,11 @@ def are_fields(fields: Sequence[Any]) -> bool:
         return False
 
 
+def without_position(fields: Sequence[Any]) -> Sequence[Any]:
+    """Return the fields of an entry without its position, which counts in its own namespace only."""
+    return fields[:-2] if len(fields) > _FIRST and fields[-2] == b"p" else fields
+
+
 def tag_member(tag: bytes, cursor: int) -> bytes:
     """Return the member of the sorted set of tags for a tag of the commit that ends at a cursor."""
     return b"%b\0%0*d" % (tag, DIGITS, cursor)

@@ -177,7 +177,8 @@ function rows(id, one, found, seen) {
     const list = el("ol");
     const span = commit.end - commit.start === 1 ? number(commit.end) : `${number(commit.start + 1)}–${number(commit.end)}`;
     const head = el("div", { class: "about-commit" }, el("b", null, span), time(commit.time), el("span", null, commit.end - commit.start === 1 ? "1 event" : `${number(commit.end - commit.start)} events`),
-      Object.entries(commit.metadata || {}).map(([name, value]) => el("span", { class: "chip", title: `${name}=${value}` }, `${name}=${value}`)));
+      Object.entries(commit.metadata || {}).map(([name, value]) => el("span", { class: "chip", title: `${name}=${value}` }, `${name}=${value}`)),
+      (commit.tags || []).map((tag) => el("span", { class: "chip", title: `tag ${tag}` }, tag)));
     if (commit.problem) head.replaceChildren(el("span", { class: "problem" }, commit.problem));
     if (snapshot !== null && snapshot >= commit.end) made.push(snapshotMark());
     for (const event of commit.events) {
