@@ -41,7 +41,7 @@ format: $(VENV)/test  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/bench  ## measure against others, on an embedded server: three minutes, report in bench-report/
+bench: $(VENV)/bench  ## measure against others, on an embedded server: six minutes, report in bench-report/
 	$(BIN)/runic-redis bench --out bench-report
 
 bench-full: $(VENV)/bench  ## the same, up to 10 M events and 1 M workflows

@@ -21,9 +21,13 @@ def langgraph(scale: Scale) -> list[Case]:
     """Return the cases of LangGraph's savers."""
     calls = scale.calls
     kinds = (
-        langgraph_turns.Kind("1000", "1 kB", 1_000, 0, steps=20, puts=calls(50), reads=calls(50)),
-        langgraph_turns.Kind("100000", "100 kB, replaced", 100_000, 0, steps=20, puts=calls(20), reads=calls(20)),
-        langgraph_turns.Kind("talk", "100 kB, appended to", 100_000, 500, steps=20, puts=calls(20), reads=calls(20)),
+        langgraph_turns.Kind("1000", "1 kB", 1_000, 0, steps=calls(20), puts=calls(50), reads=calls(50)),
+        langgraph_turns.Kind(
+            "100000", "100 kB, replaced", 100_000, 0, steps=calls(20), puts=calls(20), reads=calls(20)
+        ),
+        langgraph_turns.Kind(
+            "talk", "100 kB, appended to", 100_000, 500, steps=calls(20), puts=calls(20), reads=calls(20)
+        ),
         langgraph_turns.Kind(
             "growing", "growing to 1 MB", 0, 5_000, steps=scale.supersteps, puts=scale.supersteps, reads=calls(5)
         ),
@@ -62,7 +66,7 @@ def langgraph(scale: Scale) -> list[Case]:
                 partial(langgraph_turns.synced, sides=sides, kind=kind, only=_SAVERS),
             )
             for verb, title, sides in verbs[:2]
-            for kind in kinds
+            for kind in (kinds[0], kinds[-1])
         ),
         Case(
             f"langgraph/stored/{growing.name}",
@@ -88,7 +92,6 @@ def langgraph(scale: Scale) -> list[Case]:
 
 def eventsourcing(scale: Scale) -> list[Case]:
     """Return the cases of the recorders of `eventsourcing`."""
-    count = scale.read[1]
     return [
         *(
             Case(
@@ -119,7 +122,7 @@ def eventsourcing(scale: Scale) -> list[Case]:
         *(
             Case(
                 f"eventsourcing/{label}/dcb/{verb}",
-                f"eventsourcing, DCB: {title}, among {count:,}, {told}",
+                f"eventsourcing, DCB: {title}, among {scale.enrolments:,}, {told}",
                 unit,
                 partial(sides, fsync=fsync, only=(*_RECORDERS, "UmaDB")),
             )

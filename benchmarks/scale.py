@@ -1,4 +1,4 @@
-"""The sizes of a run: short, for three minutes, or full, with large workflows and namespaces.
+"""The sizes of a run: short, for six minutes, or full, with large workflows and namespaces.
 
 The two differ in sizes and repetitions alone.
 """
@@ -31,6 +31,7 @@ class Scale:
         jobs: the number of jobs that are enqueued and completed in a turn.
         awaited: the number of workflows that a waiting claim is given in a turn.
         supersteps: the number of supersteps of a conversation that grows to 1 MB.
+        enrolments: the number of events that queries by tags select from.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Scale:
     jobs: int
     awaited: int
     supersteps: int
+    enrolments: int
 
     def calls(self, usual: int) -> int:
         return max(2, round(usual * self.effort))
@@ -77,6 +79,7 @@ SHORT = Scale(
     jobs=500,
     awaited=100,
     supersteps=200,
+    enrolments=2_000,
 )
 
 FULL = replace(
@@ -95,4 +98,5 @@ FULL = replace(
     paced=10_000,
     jobs=5_000,
     awaited=1_000,
+    enrolments=100_000,
 )

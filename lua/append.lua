@@ -24,6 +24,7 @@
 --           labels    (with attributes) for each of them, two sorted sets of workflows by when they were created:
 --                     those with its new value, and those with the value before
 --           tags      (with tags) sorted set of the workflow's tags, see lua/find.lua
+--           tagged    (with W) index of all tags, see lua/find_where.lua
 -- ARGV[1…]  for each commit:
 --           workflow_id
 --           commit_id
@@ -48,7 +49,9 @@
 --                      u  '1': reject it if the workflow's inbox has a request to cancel
 --                      A  how many attributes it sets or removes, the parent among them
 --                      T  how many tags it has
---                      P  '1': its position in the feed belongs to the reply
+--                      W  which events have each of them, if the namespace has an index of all tags: for each tag
+--                         ',' between the events, counted back from the last one; '' for all; a byte 255 between tags
+--                      P  '': its position in the feed belongs to the reply, and is stored with it
 --                      n  how many entries it has, if not one
 --           and for each entry, how many events it holds, its header, its payload; and for each fact, its hash, and
 --           its value, or '' for a fact that must be stored already; and for each message, its ID in the inbox; and

@@ -3,11 +3,18 @@
 -- KEYS[1…]  with a tracking record, first
 --           tracking  hash: for each name, '<position> <id of the call that stored it>'
 --           partition hash of the first partition: made
+--           with a condition, then
+--           tagged    index of all tags, see lua/find_where.lua
+--           partition hash of the partition: position
 --           then for each commit, the keys that lua/append.lua takes for it: events, meta, index, partition, feed,
---           commits, leases, queues, queue, snapshot, refs, bucket, times, inbox, expiring, attribute, children, tags
+--           commits, leases, queues, queue, snapshot, refs, bucket, times, inbox, expiring, attribute, children, tags,
+--           tagged
 -- ARGV[1]   tried      '' on a first try, and '1' on a retry
 -- ARGV[2]   options    letters; for each of them arguments follow, in the same order:
 --                      t  a tracking record: its name, its position, and the id of the call
+--                      w  a condition: the position after which no event may match the query; the position from which
+--                         to search for commits; how many items the query has; and for each item the number of its
+--                         tags, and the tags
 -- ARGV[3…]  those; then for each commit, the arguments that lua/append.lua takes for it on a retry. The third one
 --           counts on a retry only.
 -- Reply     array, for each commit: the ID of its last entry, a string; or the workflow's cursor after it, an
@@ -19,6 +26,8 @@
 --           in lua/append.lua: CURSOR_CONFLICT, LEASE_LOST, FACT_MISSING, WORKFLOW_COMPLETED, OTHER_KEY, DAMAGED,
 --           MESSAGE_GONE, CANCEL_REQUESTED, ALREADY_STARTED, TOO_MANY_ATTRIBUTES, REFS_UNKNOWN, COMMIT_UNSURE (in
 --           place of LOOK_AGAIN, too), NEW_PARTITION, END_REACHED and WRONGTYPE;
+--           CONDITION_FAILED <position>, if an event of the commit at that position matches; SEARCH_ON <position>, if
+--           none matches in the commits up to that position, and there may be others: call again from there on;
 --           NOPERM, READONLY, OOM and others by which the server rejects every write
 --
 -- Nothing is written before every key of every commit is read, and before the server has accepted a write of each
@@ -98,7 +107,7 @@ local function read_tracking(first_key, first)
   elseif not made then
     record.failure = 'NEW_PARTITION '
   elseif stored then
-    local last = string.match(stored, '^(%d+) ')
+    local last = string.match(stored, '^(%d+) .')
     record.is_stored = is_retry and stored == record.value
     if not last or #last > 16 then
       record.failure = 'DAMAGED tracking'
@@ -147,9 +156,43 @@ local function rejected_by_server(failure)
   return redis.error_reply(has_code and text or 'NOPERM ' .. text)
 end
 
--- Read the commits, and before them the tracking record.
-local group, key, at, tracking = {}, 1, 3, nil
+--@include matching
+
+-- Read the condition of the group: its keys, its positions, and its query. Return it, and the place after it.
+local function read_condition(first_key, first)
+  local tagged, partition = unpack(KEYS, first_key, first_key + 1)
+  local after, from = unpack(ARGV, first, first + 1)
+  local items, at = items_of(first + 2)
+  return {tagged = tagged, partition = partition, after = tonumber(after), from = tonumber(from), items = items}, at
+end
+
+-- Return the error by which the condition rejects the group, or nothing.
+local function condition_error(condition)
+  local size, searched = try('ZCARD', condition.tagged), nil
+  if type(size) == 'table' then return size.err end
+  for _, item in ipairs(condition.items) do
+    if #item.walks == 0 then
+      local position = try('HGET', condition.partition, 'position') or '0'
+      if type(position) == 'table' then return position.err end
+      if not string.find(position, '^%d+$') then return 'DAMAGED position' end
+      if tonumber(position) > condition.after then return 'CONDITION_FAILED ' .. position end
+    else
+      find_next(condition.tagged, item, condition.from, condition.after)
+      if item.found then return 'CONDITION_FAILED ' .. rare.int(item.found) end
+      if item.searched then searched = math.min(searched or item.searched, item.searched) end
+    end
+  end
+  return searched and 'SEARCH_ON ' .. rare.int(searched)
+end
+
+-- Read the commits, and before them the tracking record and the condition.
+local group, key, tracking, condition = {}, 1, nil, nil
+local at = 3
 if string.find(options, 't', 1, true) then tracking, key, at = read_tracking(key, at), key + 2, at + 3 end
+if string.find(options, 'w', 1, true) then
+  condition, at = read_condition(key, at)
+  key = key + 2
+end
 while key <= #KEYS do
   local events, meta_key, index, partition, feed, after_feed = unpack(KEYS, key, key + 5)
   local workflow, commit_id, floor, time_us, options = unpack(ARGV, at, at + 4)
@@ -233,9 +276,19 @@ if #errors > 0 then
   return redis.error_reply(reply)
 end
 
+-- Check the condition, unless the group was stored before.
+local failure = found == 0 and condition and condition_error(condition)
+if failure then
+  local code = string.match(failure, '^%u+_%u+')
+  if code == 'CONDITION_FAILED' and is_retry and keeper then
+    rare.keep_reply(keeper.w.partition, keeper.kept_id, failure, keeper.w.meta, not keeper.is_new)
+  end
+  return code and redis.error_reply(failure) or rejected_by_server(failure)
+end
+
 -- Store them.
 if found == 0 then
-  local failure = tracking and tracking_error(tracking) or group[1] and write_error(group[1].w)
+  failure = tracking and tracking_error(tracking) or group[1] and write_error(group[1].w)
   if failure then return rejected_by_server(failure) end
 end
 local replies = {}

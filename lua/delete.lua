@@ -2,7 +2,7 @@
 --
 -- KEYS[1]   events
 -- KEYS[2]   meta       hash of the workflow: created, retried, fence, queue, expires, sliding,
---                      touched
+--                      touched, imported, imported_to
 -- KEYS[3]   snapshot
 -- KEYS[4]   log
 -- KEYS[5]   commits
@@ -19,7 +19,9 @@
 -- KEYS[16]  completed  sorted set of the partition's completed workflows by the time of that
 -- KEYS[17]  partition  hash of the partition: counts, position, and the replies to retries
 -- KEYS[18]  feed       stream of the partition's commits; the index again, if the namespace has no feed
--- KEYS[19…] labels     sorted sets of workflows by when they were created: with its attributes, and with its parent
+-- KEYS[19]  tagged     index of all tags, see lua/find_where.lua; the tags again, if the namespace has none
+-- KEYS[20]  touch      a key that never holds anything
+-- KEYS[21…] labels     sorted sets of workflows by when they were created: with its attributes, and with its parent
 -- ARGV[1]   workflow id
 -- ARGV[2]   when the workflow to delete was created, or '' if it has no such time. A workflow that was created under
 --           this id at another time stays
@@ -30,7 +32,8 @@
 --           by a write stays, and `expires` moves to its end
 -- ARGV[6]   id of this call: an imported workflow has the time of creation that it had before
 -- ARGV[7]   '' on a first try
--- Reply     integer: 1 if it was deleted, 0 if there was none to delete, 2 if `expires` has moved
+-- Reply     integer: 1 if it was deleted, 0 if there was none to delete, 2 if `expires` has moved, 3 if only some of
+--           its tags were removed from the index of all tags: call again
 -- Errors    LEASE_LOST <owner, percent-encoded>; OTHER_KEY <place> <key>, also for a further key; DAMAGED <what>
 
 --@include numbers
@@ -46,13 +49,17 @@
 --@include feed
 --@include labels
 --@include sliding
+--@include tags
 
 local events, meta_key, snapshot, log, commits, refs = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local inbox, messages, tags, index = KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local leases, queues, queue, parked, expiring = KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[15]
-local completed, partition, feed = KEYS[16], KEYS[17], KEYS[18]
+local completed, partition, feed, tagged, touch = KEYS[16], KEYS[17], KEYS[18], KEYS[19], KEYS[20]
 local workflow, created, by_lease, expires, reached_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local call_id, retry = ARGV[6], ARGV[7]
+
+-- How many tags one call removes from the index of all tags.
+local MOST_UNTAGGED = 4096
 
 -- The workflow's own keys, each with a command that rejects a foreign value: UNLINK deletes a value of any type.
 local own = {
@@ -62,7 +69,7 @@ local own = {
 -- The partition's sorted sets in which it may stand, beside the index and its queue; and for those that are counted,
 -- the field of the partition's hash.
 local sets = {{leases}, {parked, 'parked'}, {completed, 'completed'}, {expiring}}
-local key = 19
+local key = 21
 while true do
   local set = unpack(KEYS, key, key)
   if not set then break end
@@ -89,6 +96,23 @@ local function labels_error()
   end
 end
 
+-- Remove tags from the index of all tags, entry by entry. Return whether more are left.
+local function untag()
+  local left = MOST_UNTAGGED
+  local imported, imported_to = unpack(redis.call('HMGET', meta_key, 'imported', 'imported_to'))
+  while left > 0 do
+    local member = redis.call('ZRANGE', tags, 0, 0)[1]
+    if not member then return false end
+    local cursor = string.match(string.sub(member, -16), '[1-9]%d*$') or '0'
+    local entry = redis.call('XRANGE', events, cursor, cursor)[1]
+    local removed = entry and remove_entry_tags(entry, workflow, tags, tagged, imported, imported_to) or 0
+    removed = removed + redis.call('ZREM', tags, member)
+    if redis.call('HINCRBY', meta_key, 'tags', -removed) <= 0 then redis.call('HDEL', meta_key, 'tags') end
+    left = left - removed
+  end
+  return redis.call('ZCARD', tags) > 0
+end
+
 local function act()
   if (meta[1] or '') ~= created or (expires ~= '' and meta[3] ~= expires) then return 0 end
   local problem = queue_error(queues, queue, meta[2], 13)
@@ -113,7 +137,12 @@ local function act()
       return 2
     end
   end
+  redis.call('ZCARD', tagged)
   -- UNLINK first: if the user may not use it, nothing is changed.
+  if tagged ~= tags then
+    redis.call('UNLINK', touch)
+    if untag() then return 3 end
+  end
   redis.call('UNLINK', unpack(names))
   local was_indexed = redis.call('ZREM', index, workflow) == 1
   if was_indexed then redis.call('HINCRBY', partition, 'workflows', -1) end

@@ -1,8 +1,8 @@
 -- Delete the keys that the workflows of a partition share, in one step.
 --
 -- KEYS[1]  queues  hash of how many workflows each queue of the partition has
--- KEYS[2…] the others: index, leases, parked, expiring, completed, partition, and feed if the namespace has one; and
---          each queue
+-- KEYS[2…] the others: index, leases, parked, expiring, completed, partition, feed and tags if the namespace has them;
+--          and each queue
 -- Reply    array: the names of queues whose keys are missing in this call, and then nothing was deleted; or empty
 -- Errors   none
 

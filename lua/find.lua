@@ -16,6 +16,7 @@
 -- A reply holds few large commits: the caller asks for those after the last member.
 
 --@include numbers
+--@include commit_entries
 
 local tags, events, meta_key = KEYS[1], KEYS[2], KEYS[3]
 local first, last, backwards, most = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
@@ -23,24 +24,6 @@ local call = redis.call
 
 -- How many bytes of entries one call reads, and one more commit.
 local MOST_BYTES = 1048576
-
--- Return the value of an entry's field, by its name.
-local function field(fields, name)
-  for at = 5, #fields, 2 do
-    if fields[at] == name then return fields[at + 1] end
-  end
-end
-
--- Return the entries of the commit that ends at a cursor. The last one has the number of the others.
-local function entries_of(cursor)
-  local entries = call('XRANGE', events, cursor, cursor)
-  local count = tonumber(entries[1] and field(entries[1][2], 'n') or 1)
-  if not entries[1] or count == 1 then return entries end
-  local found = call('XREVRANGE', events, entries[1][1], '-', 'COUNT', count)
-  entries = {}
-  for at = #found, 1, -1 do entries[#entries + 1] = found[at] end
-  return entries
-end
 
 local meta = call('HMGET', meta_key, 'created', 'expires', 'tags')
 local count = as_count(meta[3])
@@ -56,14 +39,14 @@ local reply, size, place = {meta[1] or '', meta[2] or '', 0}, 3, 1
 local bytes = 0
 while found[place] and bytes < MOST_BYTES do
   local member = found[place]
-  local entries = entries_of(string.match(string.sub(member, -16), '[1-9]%d*$') or '0')
+  local entries = commit_entries(events, string.match(string.sub(member, -16), '[1-9]%d*$') or '0')
   if #entries == 0 then return redis.error_reply('DAMAGED tags') end
   reply[size + 1], reply[size + 2] = member, #entries
   size = size + 2
   for _, entry in ipairs(entries) do
     local fields = entry[2]
     reply[size + 1], reply[size + 2], reply[size + 3] = entry[1], fields[1], fields[2]
-    reply[size + 4] = field(fields, 'm') or ''
+    reply[size + 4] = field_of(fields, 'm') or ''
     size, bytes = size + 4, bytes + #fields[1] + #fields[2]
   end
   place = place + 1

@@ -128,7 +128,7 @@ local held = (as_count(cursor) or 0) - (as_count(trimmed) or 0)
 local _, ms = now()
 local position = held > 0 and add_to_feed(feed, index, partition, ms, held, '+' .. int(held), cursor, workflow)
   or add_to_feed(feed, index, partition, ms, 1, '0', 0, workflow)
-if position then redis.call('HSET', meta_key, 'imported', int(position)) end
+if position then redis.call('HSET', meta_key, 'imported', int(position), 'imported_to', cursor or '0') end
 local completed_ms, parked_ms = unpack(redis.call('HMGET', meta_key, 'completed', 'parked'))
 if completed_ms then
   add_member(completed, completed_ms, workflow, partition, 'completed')

@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  events     stream of the workflow
 -- KEYS[2]  meta       hash of the workflow: created, retried, snapshot, refs, trimmed, trimmed_ms, fence, lease_until,
---                     expires, tags, largest
+--                     expires, tags, largest, imported, imported_to
 -- KEYS[3]  snapshot   hash: cursor, data, refs
 -- KEYS[4]  leases     sorted set of the partition's leased workflows by the end of their leases
 -- KEYS[5]  queues     hash of how many workflows each queue of the partition has
@@ -10,6 +10,7 @@
 -- KEYS[7]  partition  hash of the partition: the replies to retries
 -- KEYS[8]  refs       sorted set of the hashes of the facts that the workflow refers to, by the last cursor that does
 -- KEYS[9]  tags       sorted set of the workflow's tags, see lua/find.lua
+-- KEYS[10] tagged     index of all tags, see lua/find_where.lua; the tags again, if the namespace has none
 -- ARGV[1]  workflow id
 -- ARGV[2]  id of this call
 -- ARGV[3]  '' on a first try
@@ -40,7 +41,7 @@
 
 local events, meta_key, snapshot, leases = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local queues, queue, partition = KEYS[5], KEYS[6], KEYS[7]
-local refs, tags = KEYS[8], KEYS[9]
+local refs, tags, tagged = KEYS[8], KEYS[9], KEYS[10]
 local workflow, call_id, retry, by_lease, keep, caller_us = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 
 -- How many references one call reviews, and how many bytes of data it searches for them. The bounds limit the script's
@@ -97,10 +98,12 @@ end
 -- Remove the tags of the commits up to the entry with the ID `last_id`, or of some of them. Return the ID of the last
 -- entry whose tags are removed, and whether there are more.
 local function remove_tags(last_id)
-  local meta = redis.call('HMGET', meta_key, 'tags', 'largest')
+  local meta = redis.call('HMGET', meta_key, 'tags', 'largest', 'imported', 'imported_to')
   local count = as_count(meta[1])
   if not count or count == 0 then return last_id end
   local page_size = math.max(1, math.min(MOST_TRIMMED, MOST_TRIMMED_BYTES / math.max(1, as_count(meta[2]) or 1)))
+  -- If the user may not use XTRIM, nothing is changed.
+  redis.call('XTRIM', events, 'MINID', '=', '0-0')
   local after, commit, seen, removed = '-', nil, 0, 0
   local reached, has_more
   repeat
@@ -112,13 +115,7 @@ local function remove_tags(last_id)
         break
       end
       reached, commit, seen, after = id, fields[4], seen + 1, '(' .. id
-      for at = 5, #fields, 2 do
-        if fields[at] == 't' then
-          for tag in string.gmatch(fields[at + 1], '[^\255]+') do
-            removed = removed + redis.call('ZREM', tags, tag_member(tag, string.match(id, '^%d+')))
-          end
-        end
-      end
+      removed = removed + remove_entry_tags(entry, workflow, tags, tagged, meta[3], meta[4])
     end
   until has_more or #page < math.floor(page_size)
   if removed > 0 and redis.call('HINCRBY', meta_key, 'tags', -math.min(count, removed)) == 0 then
@@ -158,6 +155,7 @@ local function act()
   if not trimmed or not covered then return 'DAMAGED cursor' end
   redis.call('ZCARD', refs)
   redis.call('ZCARD', tags)
+  redis.call('ZCARD', tagged)
   local has_more
   trimmed, has_more = trim(trimmed, math.max(0, covered - tonumber(keep)))
   release(trimmed)

@@ -13,7 +13,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, Literal, NoReturn, Self, TypeVar, overload
 
-from runic_redis.arguments import DEFAULT_QUEUE, check_deadline, check_workflow_id
+from runic_redis.arguments import DEFAULT_QUEUE, Query, check_deadline, check_workflow_id
 from runic_redis.codec import EncodedEvents, EncodedState
 from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.aio import Sender, run, run_within
@@ -44,6 +44,7 @@ from runic_redis.operations import (
     namespace,
     parking,
     projections,
+    queries,
     queueing,
     reading,
     reading_many,
@@ -65,6 +66,7 @@ from runic_redis.operations.life import Life
 from runic_redis.operations.messages import Message
 from runic_redis.operations.parking import Parked
 from runic_redis.operations.projections import SavedProjection
+from runic_redis.operations.queries import Matches
 from runic_redis.operations.records import Record
 from runic_redis.operations.states import State
 from runic_redis.operations.subscriptions import SubscriptionStatus
@@ -418,6 +420,8 @@ class AsyncRedisStore:
         self,
         items: Iterable[Append],
         *,
+        unless: Query | None = None,
+        after: int | None = None,
         tracking: Tracking | None = None,
         details: Literal[False] = False,
         durability: Durability | None = None,
@@ -428,6 +432,8 @@ class AsyncRedisStore:
         self,
         items: Iterable[Append],
         *,
+        unless: Query | None = None,
+        after: int | None = None,
         tracking: Tracking | None = None,
         details: Literal[True],
         durability: Durability | None = None,
@@ -437,6 +443,8 @@ class AsyncRedisStore:
         self,
         items: Iterable[Append],
         *,
+        unless: Query | None = None,
+        after: int | None = None,
         tracking: Tracking | None = None,
         details: bool = False,
         durability: Durability | None = None,
@@ -446,7 +454,9 @@ class AsyncRedisStore:
         See `RedisStore.append_all`.
         """
         return await self._write(
-            groups.append_all(self.context, items, tracking, details=details), durability, "append_all"
+            groups.append_all(self.context, items, tracking, unless=unless, after=after, details=details),
+            durability,
+            "append_all",
         )
 
     async def tracking(self, name: str) -> int | None:
@@ -541,6 +551,13 @@ class AsyncRedisStore:
         """
         operation = finding.find(self.context, workflow_id, tag=tag, prefix=prefix, reverse=reverse, limit=limit)
         return await self.run(operation, "find", workflow_id)
+
+    async def read_where(self, query: Query, *, after: int = 0, limit: int | None = None) -> Matches:
+        """Return the events of the namespace that match a query on their tags, in the order of their positions.
+
+        See `RedisStore.read_where`.
+        """
+        return await self.run(queries.read_where(self.context, query, after, limit), "read_where")
 
     def tail(self, workflow_id: str, *, after: int = 0, wait_s: float | None = None) -> AsyncTail[Record]:
         """Return an iterator over a workflow's events that waits for new ones.

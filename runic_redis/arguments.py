@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from math import inf
-from typing import Any
+from typing import Any, TypeAlias
 
 from runic_redis.errors import InvalidArgument, InvalidType, short_repr
 
@@ -30,6 +30,11 @@ MAX_ATTRIBUTE_NAME_BYTES = 64
 MAX_ATTRIBUTE_BYTES = 256
 MAX_TAG_BYTES = 130
 MAX_TAGS = 1000
+MAX_QUERY_ITEMS = 256
+MAX_QUERY_TAGS = 1000
+
+# A query on tags: an event matches if it has all tags of one of the items.
+Query: TypeAlias = Iterable[Iterable[str]]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.@/+-]{1,100}")
@@ -264,6 +269,8 @@ def _attribute_value(name: str, value: Any) -> str:
 
 def check_tag(tag: Any, name: str = "A tag") -> bytes:
     """Return a tag, or a prefix of tags, as UTF-8: at most `MAX_TAG_BYTES`, and no NUL, which ends it in Redis."""
+    if type(tag) is str and len(tag) <= MAX_TAG_BYTES and tag.isascii() and "\0" not in tag:
+        return tag.encode()
     text = _plain_text(tag, name)
     raw = _utf8(text, name)
     if len(raw) > MAX_TAG_BYTES or "\0" in text:
@@ -346,3 +353,30 @@ def check_version(version: Any) -> int:
 def check_partitions(partitions: Any) -> int:
     """Return a number of partitions: 1 to `MAX_PARTITIONS`."""
     return _checked_int(partitions, "partitions", 1, MAX_PARTITIONS)
+
+
+def check_query(query: Any, name: str = "query") -> tuple[tuple[bytes, ...], ...]:
+    """Return a query as tuples, each tag of an item once. An item without tags makes the query match every event."""
+    if isinstance(query, str | bytes | Mapping) or not isinstance(query, Iterable):
+        raise InvalidType(
+            f"{name} is a list of lists of tags, such as [['student:1', 'course:2']], not {short_repr(query)}; nothing "
+            "was sent."
+        )
+    items = []
+    for item in query:
+        if isinstance(item, str | bytes | Mapping) or not isinstance(item, Iterable):
+            raise InvalidType(
+                f"{name} is a list of lists of tags, and this is none of them: {short_repr(item)}; nothing was sent. "
+                "Write [['a'], ['b']] for events with a or b, and [['a', 'b']] for those with both."
+            )
+        items.append(tuple(check_tags(list(item))))
+    if not items:
+        raise InvalidArgument(f"{name} is empty, so no event would match; nothing was sent. [[]] matches every event.")
+    if () in items:
+        return ((),)
+    if len(items) > MAX_QUERY_ITEMS or sum(map(len, items)) > MAX_QUERY_TAGS:
+        raise InvalidArgument(
+            f"{name} has {len(items)} items with {sum(map(len, items))} tags, and at most {MAX_QUERY_ITEMS} items with "
+            f"{MAX_QUERY_TAGS} tags are supported; nothing was sent."
+        )
+    return tuple(dict.fromkeys(items))

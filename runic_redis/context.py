@@ -46,6 +46,7 @@ class Context:
             age.
         seen: by workflow, the ID of the last entry that this store has written or read. The scan of a retry can stop
             there.
+        matched: the workflows in which the last query found events. The next one passes their keys.
     """
 
     keys: Keys
@@ -64,6 +65,7 @@ class Context:
     observer: Observer | None = None
     clock: Callable[[], float] = float
     seen: dict[str, bytes] = field(default_factory=dict)
+    matched: tuple[str, ...] = ()
 
     def now_ms(self) -> int:
         """Return the caller's time in milliseconds since 1970."""

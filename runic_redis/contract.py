@@ -106,6 +106,23 @@ class TimerStore(Protocol):
 
 
 @runtime_checkable
+class TagStore(Protocol):
+    """A store that finds commits by their tags. Its `append` also takes ``tags``, as `RedisStore.append` does."""
+
+    def find(
+        self,
+        workflow_id: str,
+        /,
+        *,
+        tag: str | None = None,
+        prefix: str | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> list[Any]:
+        """Return the commits with a tag, or a tag with a prefix, each with ``tag``, ``cursor`` and ``events``."""
+
+
+@runtime_checkable
 class FactStore(Protocol):
     """A store of facts."""
 
@@ -133,6 +150,7 @@ class Capabilities:
         encoding: encode events and states without storing them.
         messages: send messages to workflows, and consume them.
         timers: let a workflow sleep.
+        tags: find commits by their tags.
     """
 
     stream: bool
@@ -142,6 +160,7 @@ class Capabilities:
     encoding: bool
     messages: bool
     timers: bool
+    tags: bool
 
 
 def capabilities(store: object) -> Capabilities:
@@ -154,4 +173,5 @@ def capabilities(store: object) -> Capabilities:
         encoding=isinstance(store, EncodingStore),
         messages=isinstance(store, MessageStore),
         timers=isinstance(store, TimerStore),
+        tags=isinstance(store, TagStore),
     )

@@ -9,6 +9,7 @@
     ├── CursorConflict
     │   └── CommitsLost
     ├── GroupRejected
+    ├── ConditionFailed
     ├── TrackingConflict
     ├── SnapshotConflict
     ├── WorkflowCompleted
@@ -199,6 +200,21 @@ class GroupRejected(StoreError):
         super().__init__(message)
         self.index = index
         self.workflow_id = workflow_id
+
+
+class ConditionFailed(StoreError):
+    """An event matches the condition of `append_all`. Nothing of the group was stored.
+
+    Another writer has stored the event after the position that you passed. Read with `read_where` again, and decide by
+    the events that it returns.
+
+    Attributes:
+        position: the position of the commit that has the event.
+    """
+
+    def __init__(self, message: str, *, position: int) -> None:
+        super().__init__(message)
+        self.position = position
 
 
 class TrackingConflict(StoreError):

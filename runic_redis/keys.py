@@ -36,10 +36,16 @@ class WorkflowKeys:
     completed: str
     partition: str
     feed: str
+    tagged: str
 
     def queue(self, name: str) -> str:
         """Return the key of a queue of its partition: unfinished workflows by when they are due."""
         return f"{self.queues[:-1]}:{name}"
+
+    @property
+    def touch(self) -> str:
+        """The key of its partition that never holds anything."""
+        return f"{self.queues.removesuffix('queues')}touch"
 
     def attribute(self, name: str, value: str) -> str:
         """Return the key of the workflows of its partition that have an attribute, by when they were created."""
@@ -138,6 +144,11 @@ class Keys:
         """Return the key of one partition's feed: an entry for each commit."""
         return f"{{{self.namespace}:{partition}}}:feed"
 
+    @property
+    def tagged(self) -> str | None:
+        """The key of the index of all tags. A namespace with one partition and a feed has it."""
+        return f"{{{self.namespace}:0}}:tags" if self.partitions == 1 and self.has_feed else None
+
     def feeds(self) -> list[str]:
         """Return the keys of all partitions' feeds, by the partitions' numbers."""
         return [self.feed(number) for number in self.partition_numbers()]
@@ -197,7 +208,11 @@ class Keys:
         return _partition_of(self.partitions, workflow_id)
 
     def workflow(self, workflow_id: str) -> WorkflowKeys:
-        """Return the keys of one workflow. If there is no feed, the index takes its place in calls of scripts."""
+        """Return the keys of one workflow.
+
+        If there is no feed, the index takes its place in calls of scripts; if there is no index of all tags, the
+        workflow's own tags take its place.
+        """
         return _workflow_keys(self.namespace, self.partitions, workflow_id, self.has_feed)
 
     def imported(self, workflow_id: str) -> ImportKeys:
@@ -249,6 +264,7 @@ def _workflow_keys(namespace: str, partitions: int, workflow_id: str, has_feed: 
         completed=f"{tag}:completed",
         partition=f"{tag}:partition:{_settings(partitions, has_feed)}",
         feed=f"{tag}:feed" if has_feed else f"{tag}:index",
+        tagged=f"{tag}:tags" if has_feed and partitions == 1 else f"{tag}:tags:{workflow_id}",
     )
 
 

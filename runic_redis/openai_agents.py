@@ -23,7 +23,7 @@ from runic_redis.operations.records import Record
 __all__ = ["RunicSession"]
 
 # Over fewer removed events, a reader reads on. Over more, it begins a new read.
-_FAR = 256
+_FAR = 16
 
 
 class RunicSession:

@@ -10,6 +10,7 @@ from runic_redis.contract import (
     SnapshotStore,
     Store,
     StreamStore,
+    TagStore,
     TimerStore,
     capabilities,
     supports_stream,
@@ -17,6 +18,7 @@ from runic_redis.contract import (
 from runic_redis.durability import Durability, Replicated, replicated
 from runic_redis.errors import (
     CommitsLost,
+    ConditionFailed,
     ConfigurationError,
     CursorConflict,
     DecodeError,
@@ -55,8 +57,10 @@ from runic_redis.operations.leasing import Lease
 from runic_redis.operations.messages import Message
 from runic_redis.operations.parking import Parked
 from runic_redis.operations.projections import SavedProjection
+from runic_redis.operations.queries import MatchedEvent, Matches
 from runic_redis.operations.records import Record
 from runic_redis.operations.subscriptions import SubscriptionStatus
+from runic_redis.operations.tagging import Tagged
 from runic_redis.operations.timers import Timer
 from runic_redis.operations.tracking import Tracking
 from runic_redis.positions import Positions
@@ -102,6 +106,7 @@ __all__ = [
     "CancelRequested",
     "Commit",
     "CommitsLost",
+    "ConditionFailed",
     "ConfigurationError",
     "CursorConflict",
     "CursorStore",
@@ -131,6 +136,8 @@ __all__ = [
     "Lease",
     "LeaseHeld",
     "LeaseLost",
+    "MatchedEvent",
+    "Matches",
     "Message",
     "MessageGone",
     "MessageStore",
@@ -154,6 +161,8 @@ __all__ = [
     "StreamStore",
     "Subscription",
     "SubscriptionStatus",
+    "TagStore",
+    "Tagged",
     "TaggedCommit",
     "Tail",
     "Timer",

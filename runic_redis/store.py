@@ -11,7 +11,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, Literal, NoReturn, Self, TypeVar, overload
 
-from runic_redis.arguments import DEFAULT_QUEUE, check_deadline, check_workflow_id
+from runic_redis.arguments import DEFAULT_QUEUE, Query, check_deadline, check_workflow_id
 from runic_redis.codec import EncodedEvents, EncodedState
 from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.connect import SYNC, Connected, connect_client, connect_url
@@ -41,6 +41,7 @@ from runic_redis.operations import (
     namespace,
     parking,
     projections,
+    queries,
     queueing,
     reading,
     reading_many,
@@ -62,6 +63,7 @@ from runic_redis.operations.life import Life
 from runic_redis.operations.messages import Message
 from runic_redis.operations.parking import Parked
 from runic_redis.operations.projections import SavedProjection
+from runic_redis.operations.queries import Matches
 from runic_redis.operations.records import Record
 from runic_redis.operations.states import State
 from runic_redis.operations.subscriptions import SubscriptionStatus
@@ -439,6 +441,8 @@ class RedisStore:
         self,
         items: Iterable[Append],
         *,
+        unless: Query | None = None,
+        after: int | None = None,
         tracking: Tracking | None = None,
         details: Literal[False] = False,
         durability: Durability | None = None,
@@ -449,6 +453,8 @@ class RedisStore:
         self,
         items: Iterable[Append],
         *,
+        unless: Query | None = None,
+        after: int | None = None,
         tracking: Tracking | None = None,
         details: Literal[True],
         durability: Durability | None = None,
@@ -458,6 +464,8 @@ class RedisStore:
         self,
         items: Iterable[Append],
         *,
+        unless: Query | None = None,
+        after: int | None = None,
         tracking: Tracking | None = None,
         details: bool = False,
         durability: Durability | None = None,
@@ -471,6 +479,10 @@ class RedisStore:
 
         Args:
             items: the commits, each for another workflow; see `Append`.
+            unless: a condition, in a namespace with one partition and a feed: a query, as `read_where` takes it. If an
+                event matches, nothing is stored.
+            after: the position of the condition: only events after it count. Pass the head of what you have read; None
+                for all events.
             tracking: how far a source has been processed, stored in the same step; see `Tracking`. The group is
                 rejected unless its position is above the stored one. So results of a source are stored once, whatever
                 is processed again. The list of commits may then be empty. If the commits were stored before, by their
@@ -483,14 +495,17 @@ class RedisStore:
             list for no commits.
 
         Raises:
+            ConditionFailed: an event matches the condition; nothing was stored.
             GroupRejected: a commit was rejected, and nothing of the group was stored. Its cause is the error that
                 `append` would have raised.
             TrackingConflict: the position of `tracking` is not above the stored one; nothing of the group was stored.
             InvalidArgument: an item is invalid, two are for one workflow, or in a cluster the workflows are of several
-                partitions; nothing was stored.
+                partitions; nothing was stored. Or there is a condition, and the namespace has several partitions or no
+                feed.
             EncodeError: an event, or a value in one, has no encoding; nothing was sent.
         """
-        return self._write(groups.append_all(self.context, items, tracking, details=details), durability, "append_all")
+        operation = groups.append_all(self.context, items, tracking, unless=unless, after=after, details=details)
+        return self._write(operation, durability, "append_all")
 
     def tracking(self, name: str) -> int | None:
         """Return up to which position a source has been processed, as `append_all` has stored it with `tracking`.
@@ -653,6 +668,31 @@ class RedisStore:
         """
         operation = finding.find(self.context, workflow_id, tag=tag, prefix=prefix, reverse=reverse, limit=limit)
         return self.run(operation, "find", workflow_id)
+
+    def read_where(self, query: Query, *, after: int = 0, limit: int | None = None) -> Matches:
+        """Return the events of the namespace that match a query on their tags, in the order of their positions.
+
+        The namespace has one partition and a feed. The events are those of all workflows, as they were at one moment.
+        Trimmed and deleted events are not found. One or two round trips read a page: up to 256 commits or 4 MiB.
+
+        Args:
+            query: lists of tags. An event matches if it has all tags of one of them: ``[["a"], ["b", "c"]]`` finds
+                events with a, and events with both b and c. ``[[]]`` finds every event, and reads the feed for that.
+                At most 256 lists with 1,000 tags.
+            after: return only events with a higher position.
+            limit: how many events to return at most; None for all. It bounds the memory that the result takes.
+
+        Returns:
+            The events, and the position up to which they are complete: the `after` of the next read, or of a condition.
+
+        Raises:
+            InvalidArgument: the query is invalid, or the namespace has several partitions or no feed; nothing was sent.
+            FeedTrimmed: every event is wanted, and commits after the position were trimmed from the feed.
+            EventsTrimmed: every event is wanted, and some were trimmed from their workflow.
+            UnknownEventType: an event is of a type that is not registered.
+            DecodeError: the stored data is damaged. If only the index is, ``verify --repair`` restores it.
+        """
+        return self.run(queries.read_where(self.context, query, after, limit), "read_where")
 
     def tail(self, workflow_id: str, *, after: int = 0, wait_s: float | None = None) -> Tail[Record]:
         """Return an iterator over a workflow's events that waits for new ones.

@@ -151,6 +151,26 @@ class Reader:
             raise Damaged("a snapshot's references")
         return found
 
+    def tags(self, workflow: str) -> list[tuple[str, int]]:
+        """The tags of a workflow's commits, each with the cursor after the commit, checked against the entries."""
+        key, there = self._key("events", workflow), set()
+        for entry_id, fields in self._client.xrange(key):
+            named = dict(list(fields.items())[1:])
+            if b"t" in named:
+                count = int(named.get(b"n", 1))
+                entries = self._client.xrevrange(key, entry_id, "-", count=count)
+                if {dict(list(other.items())[1:])[b"i"] for _, other in entries} != {named[b"i"]} or len(
+                    entries
+                ) < count:
+                    raise Damaged("the number of a commit's entries")
+                cursor = int(entry_id.partition(b"-")[0])
+                there |= {(tag.decode(), cursor) for tag in named[b"t"].split(b"\xff")}
+        members = self._client.zrangebylex(self._key("tags", workflow), "-", "+")
+        found = [(member[:-17].decode(), int(member[-16:])) for member in members]
+        if {*found} != there or len(found) != int(self.meta(workflow).get("tags", 0)):
+            raise Damaged("the tags")
+        return found
+
     def fact(self, fact_hash: bytes) -> Any:
         """A fact, checked against its hash."""
         bucket = zlib.crc32(fact_hash) % _FACT_BUCKETS
@@ -255,6 +275,8 @@ class Reader:
             found |= {"queue": meta["queue"].decode(), "due": None if due is None else f"{due:.0f}"}
         if labels := self.labels(workflow):
             found["labels"] = dict(sorted(labels.items()))
+        if tags := self.tags(workflow):
+            found["tags"] = [list(one) for one in tags]
         if "parked_reason" in meta:
             found["parked_reason"] = meta["parked_reason"].decode()
         if messages := self.inbox(workflow):

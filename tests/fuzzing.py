@@ -6,11 +6,12 @@ bug. Hypothesis calls the targets in test_fuzzing.py, atheris in fuzz_with_ather
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgpack
 
-from runic_redis.admin import describing, exporting, importing, verifying, watching
+from runic_redis.admin import describing, exporting, importing, index_check, verifying, watching
 from runic_redis.codec.compression import compress, decompress
 from runic_redis.codec.facts import DIGEST_BYTES, checksum
 from runic_redis.context import Context
@@ -21,11 +22,14 @@ from runic_redis.operations import (
     appending,
     counting,
     facts,
+    finding,
     groups,
     leasing,
+    life,
     lifetimes,
     listing,
     messages,
+    queries,
     queueing,
     reading,
     reading_many,
@@ -33,6 +37,7 @@ from runic_redis.operations import (
     snapshots,
     tailing,
     timers,
+    tracking,
     workflows,
 )
 from runic_redis.operations.claiming import Claim
@@ -171,6 +176,7 @@ class Source:
             b"nan",
             b"inf",
             b"w",
+            b"a\x000000000000000005\x005\0\0w",
             b"\xff",
             b" 1",
         )
@@ -195,7 +201,7 @@ class Source:
         first = HEADERS[self.number(len(HEADERS))] if self.number(4) else self.take(self.number(64))
         fields: list[bytes] = [first, self.payload()]
         for _ in range(self.number(3)):
-            fields += [(b"i", b"m", self.text())[self.number(3)], self.take(self.number(20))]
+            fields += [(b"i", b"m", b"t", b"n", self.text())[self.number(5)], self.take(self.number(20))]
         return [b"%d-%d" % (place, ms), fields]
 
     def scored(self, most: int) -> list[bytes]:
@@ -256,6 +262,7 @@ OF_ALL_KINDS: dict[str, Callable[[Source], Any]] = {
     **dict.fromkeys(("HSTRLEN", "XLEN", "STRLEN", "HLEN", "ZCARD"), lambda source: source.number(5)),
     "ZSCORE": lambda source: (None, b"0", b"1.5", b"-inf", b"inf", b"1e308", b"1700000000000000")[source.number(7)],
     **dict.fromkeys(("ZREM", "HDEL", "HEXISTS", "HSETNX"), lambda source: source.number(2)),
+    "ZRANGEBYLEX": lambda source: source.some(source.text),
     "HGETALL": lambda source: _flat(source, lambda: META[source.number(len(META))], 9),
     "HKEYS": lambda source: source.some(source.text),
     "SCAN": lambda source: _page(source, source.some(lambda: _key(source))),
@@ -313,12 +320,38 @@ def _claim(command: Command, source: Source) -> list[Any]:
     return [outcomes[source.number(len(outcomes))] for _ in range(len(command.keys) // 6)]
 
 
+def _find_where(command: Command, source: Source) -> list[Any]:
+    unknown = source.some(source.text) if source.number(3) == 0 else []
+    reply = [source.number(9), source.number(9), len(unknown), *unknown]
+    while not unknown and source.left and source.number(3):
+        entries = source.some(source.entry)
+        backs = (b"", b"0", b"0,2", b"7")[source.number(4)]
+        reply += (source.number(9), b"%d" % source.number(9), backs, source.text(), len(entries))
+        for entry_id, fields in entries:
+            reply += (entry_id, *fields[:2], b"")
+    return reply
+
+
+def _found(command: Command, source: Source) -> list[Any]:
+    """Return what the script that finds commits by their tags replies."""
+    found: list[Any] = []
+    for _ in range(source.number(4)):
+        entries = [source.entry() for _ in range(1 + source.number(2))]
+        found += [source.text() + b"\0%016d" % source.number(9), len(entries)]
+        found += [part for entry_id, fields in entries for part in (entry_id, *fields[:2], source.text())]
+    return [(b"", b"5", b"5", b"5", b"9")[source.number(5)], source.nil_or_text() or b"", source.number(2), *found]
+
+
 # Replies of scripts that are arrays.
 STRUCTURED: dict[str, Callable[[Command, Source], Any]] = {
-    "append_all": lambda command, source: [source.number(9) or b"3-5" for _ in range(2)],
+    "append_all": lambda command, source: [(b"3-5", b"3-5 7", source.number(9))[source.number(3)] for _ in range(2)],
     "claim": _claim,
     "count": _count,
+    "find": _found,
     "find_due": _find_due,
+    "find_where": _find_where,
+    "index_tags": lambda command, source: [source.text(), source.number(9), source.number(3)],
+    "review_tags": lambda command, source: [1, *range(source.number(2))],
     "list": lambda command, source: [1 + source.number(50), source.scored(40), source.some(source.text)],
     "send": lambda command, source: [b"5-0"] if source.number(2) else None,
 }
@@ -348,9 +381,11 @@ def _refusal(command: Command, codes: Sequence[str], source: Source) -> Any:
     if command.script.name == "append" and command.args[4]:
         codes = (*codes, "CURSOR_CONFLICT")
     code = codes[source.number(len(codes))]
+    if command.script.name == "append_all" and "w" in str(command.args[1]):
+        codes = (*codes, "CONDITION_FAILED", "SEARCH_ON")
     count, text = b"%d" % source.number(9), source.text()
     message = {"CURSOR_CONFLICT": count, "LEASE_HELD": count + b" " + text}.get(code, text)
-    if code.startswith("SNAPSHOT_"):
+    if code.startswith("SNAPSHOT_") or code in {"CONDITION_FAILED", "SEARCH_ON"}:
         message = count
     return ErrorReply(code, message.decode(errors="replace"))  # hiredis decodes it like this
 
@@ -431,6 +466,16 @@ def _claim_of(context: Context) -> Claim:
     return Claim(context, "me", 5, queues=["default", "other"], ttl=30.0, max_attempts=3)
 
 
+def _with_index(context: Context) -> Context:
+    """Return a context whose namespace has an index of all tags."""
+    return replace(context, keys=replace(context.keys, has_feed=True))
+
+
+def _check_index(context: Context, source: Source) -> None:
+    for step in index_check.IndexCheck(_with_index(context), ["w"], repair=True).steps():
+        run(step, source)
+
+
 def _group() -> list[groups.Append]:
     return [groups.Append("w", [{}], lease=LEASE), groups.Append("v", [{}], queue="other")]
 
@@ -445,6 +490,12 @@ OPERATIONS: dict[str, Callable[[Context, Source], Any]] = {
     "records": lambda context, source: _pages(reading.Reader(context, "w", records=True), source),
     "reverse": lambda context, source: _pages(reading.Reader(context, "w", until=3, reverse=True), source),
     "tail": _tail,
+    "tagged": lambda context, source: run(
+        appending.append(context, "w", [{}], life=life.Life(tags=["a", "b"])), source
+    ),
+    "find": lambda context, source: run(finding.find(context, "w", prefix="a"), source),
+    "find the last": lambda context, source: run(finding.find(context, "w", tag="a", reverse=True, limit=3), source),
+    "list tags": lambda context, source: run(finding.list_tags(context, "w"), source),
     "cursor": lambda context, source: run(reading.cursor(context, "w"), source),
     "save_snapshot": lambda context, source: run(snapshots.save_snapshot(context, "w", 1, b"", LEASE), source),
     "load_snapshot": lambda context, source: run(snapshots.load_snapshot(context, "w"), source),
@@ -468,6 +519,16 @@ OPERATIONS: dict[str, Callable[[Context, Source], Any]] = {
     "send": lambda context, source: run(messages.send(context, "w", {}), source),
     "inbox": lambda context, source: run(messages.read_inbox(context, "w", 1.0, _Ticks()), source),
     "append_all": lambda context, source: run(groups.append_all(context, _group()), source),
+    "append_all, details": lambda context, source: run(
+        groups.append_all(context, _group(), tracking.Tracking("orders", 3), details=True), source
+    ),
+    "tracking": lambda context, source: run(tracking.stored_position(context, "orders"), source),
+    "append_all unless": lambda context, source: run(
+        groups.append_all(_with_index(context), _group(), unless=[["a"], ["b", "c"]], after=1), source
+    ),
+    "read_where": lambda context, source: run(queries.read_where(_with_index(context), [["a"], ["b"]]), source),
+    "read_where all": lambda context, source: run(queries.read_where(_with_index(context), [[]]), source),
+    "verify the index": _check_index,
     "read_many": lambda context, source: run(
         reading_many.read_many(context, [("w", 0, None), ("v", 1, 2)], facts=True), source
     ),

@@ -56,6 +56,9 @@ class BlockingStore:
     def encode_events(self, events: Any) -> Any:
         return self._store.encode_events(events)
 
+    def fact_hash(self, value: Any) -> str:
+        return self._store.fact_hash(value)
+
     def encode_state(self, state: Any) -> bytes:
         return self._store.encode_state(state)
 

@@ -143,6 +143,7 @@ def test_the_tour_calls_every_method_of_a_store() -> None:
         "decode_state",
         "encode_events",
         "encode_state",
+        "fact_hash",
         "from_url",
         "open",
         "registry",
@@ -390,7 +391,9 @@ def test_what_the_web_page_adds(valkey: RunningServer, namespace: str) -> None:
     ):
         tour.writes(store, "order-1")
         ref = store.put_fact("looked at")
-        views = [f"api/{view}?id=order-1" for view in ("workflow", "memory", "overview", "events", "graph")]
+        views = [
+            f"api/{view}?id=order-1" for view in ("workflow", "memory", "overview", "events", "graph", "checkpoints")
+        ]
         views += [
             "api/subscriptions",
             "api/parked?name=mailer",

@@ -60,7 +60,7 @@ def contents(store: RedisStore) -> dict[str, Any]:
         keys = store.context.keys.workflow(workflow_id)
         meta = {name: value for name, value in with_redis.hgetall(keys.meta).items() if not name.startswith(b"lease_")}
         found[workflow_id] = (
-            {name: value for name, value in meta.items() if name not in {b"fence", b"imported"}},
+            {name: value for name, value in meta.items() if name not in {b"fence", b"imported", b"imported_to"}},
             with_redis.xrange(keys.events),
             with_redis.hgetall(keys.snapshot),
             with_redis.get(keys.log),

@@ -1,19 +1,22 @@
 """The benchmark runs on a tiny scale and reports its figures. No test says how fast anything is."""
 
+import asyncio
 import dataclasses
 import gc
 import json
 import re
 from collections.abc import Iterator
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import msgpack
 import pytest
 from rich.console import Console
 
-from benchmarks import contenders
+from benchmarks import contenders, eventsourcing_turns, langgraph_turns
 from benchmarks.cases import Case, all_cases
 from benchmarks.contenders.base import Contender, Mismatch, Missing, Place
 from benchmarks.events import KINDS, Kind, some_events
@@ -21,6 +24,7 @@ from benchmarks.figures import Spread, Turn, percentile, percentiles, ratios, sp
 from benchmarks.measure import Budget, Side, Taken, take_turns
 from benchmarks.results import Report, result_of
 from benchmarks.scale import SHORT
+from benchmarks.servers import Server
 from benchmarks.turns import check
 from runic_redis import InvalidArgument
 from tests.servers import RunningServer
@@ -43,6 +47,10 @@ TINY = dataclasses.replace(
     followed=(200, 20),
     consumed=50,
     paced=20,
+    jobs=20,
+    awaited=2,
+    supersteps=5,
+    enrolments=40,
 )
 
 
@@ -113,6 +121,53 @@ def test_the_feed_is_compared(report: Report) -> None:
         assert by_name[name].figures[0].name == "runic_redis, feed"
 
 
+def test_the_savers_of_langgraph_are_compared(report: Report) -> None:
+    pytest.importorskip("runic_redis.langgraph")
+    pytest.importorskip("langgraph_checkpoint_plainredis")
+    by_name = {result.name: result for result in report.results}
+    for verb in ("put", "put-writes", "latest", "by-id", "list", "fsync/put", "fsync/put-writes"):
+        for state in ("1000", "growing"):
+            result = by_name[f"langgraph/{verb}/{state}"]
+            assert result.figures[0].name == "runic_redis, LangGraph"
+            against = {one.against for one in result.comparisons}
+            assert against >= {"LangGraph, SQLite", "LangGraph, plainredis"}, result.name
+    assert {one.against for one in by_name["langgraph/stored/growing"].comparisons} >= {"LangGraph, SQLite"}
+
+
+def test_a_saver_takes_few_round_trips(report: Report) -> None:
+    pytest.importorskip("runic_redis.langgraph")
+    by_name = {result.name: result.figures[0] for result in report.results}
+    for verb, most in (("put", 1), ("put-writes", 1), ("latest", 2), ("by-id", 2)):
+        figure = by_name[f"langgraph/round-trips/{verb}"]
+        assert figure.name == "runic_redis, LangGraph"
+        assert figure.cost is not None
+        assert 1 <= figure.cost.median <= most, verb
+
+
+def test_the_recorders_of_eventsourcing_are_compared(report: Report) -> None:
+    pytest.importorskip("runic_redis.eventsourcing")
+    by_name = {result.name: result for result in report.results}
+    for durability in ("everysec", "fsync"):
+        for verb in ("insert/1", "insert/100", "insert/tracked"):
+            result = by_name[f"eventsourcing/{durability}/{verb}"]
+            assert result.figures[0].name == "runic_redis, eventsourcing"
+            assert {one.against for one in result.comparisons} >= {"eventsourcing, SQLite"}
+        for verb in ("dcb/append", "dcb/read"):
+            assert by_name[f"eventsourcing/{durability}/{verb}"].figures[0].name == "runic_redis, eventsourcing"
+    for name in ("eventsourcing/select", "eventsourcing/notifications"):
+        assert {one.against for one in by_name[name].comparisons} >= {"eventsourcing, SQLite"}
+
+
+def test_the_official_saver_says_what_it_needs(
+    valkey: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = pytest.importorskip("benchmarks.contenders.langgraph_redis")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    saver = module.LangGraphRedis(Place(Server(valkey.url(), valkey.url(), False), tmp_path, asyncio.Runner(), False))
+    with pytest.raises(Missing, match="it needs RedisJSON and RediSearch: pass the --url"):
+        saver.open()
+
+
 def test_it_says_what_was_measured_on(report: Report) -> None:
     assert report.server["durability"] == "append-only file, fsync everysec"
     assert report.server["transport"] == "unix socket"
@@ -159,7 +214,9 @@ def test_nothing_stays_on_the_server(run: ModuleType, valkey: RunningServer) -> 
     with valkey.client() as client:
         client.set("somebody's", "value")
         before = set(client.keys())
-        for only in ("append/mixed/1", "snapshot", "facts/1000", "growth", "memory/flat", "step/everysec"):
+        ours = ("append/mixed/1", "snapshot", "facts/1000", "growth", "memory/flat", "step/everysec")
+        adapters = ("langgraph/put", "langgraph/list/growing", "eventsourcing/everysec", "eventsourcing/notifications")
+        for only in (*ours, *adapters):
             run.measure(valkey.url(), TINY, only=only)
         assert set(client.keys()) == before
 
@@ -207,6 +264,46 @@ def test_what_is_read_must_be_what_was_written() -> None:
 
     with pytest.raises(Mismatch, match="forgetful"):
         check(Forgetful(Place.__new__(Place)), [1], [1, 2])
+
+
+def test_a_checkpoint_that_is_read_must_be_what_was_written() -> None:
+    thread = pytest.importorskip("benchmarks.contenders.langgraph_thread")
+    (step,) = islice(thread.conversing(1000, 500, "seed"), 1)
+    one = Contender(Place.__new__(Place))
+    one.name = "forgetful"  # type: ignore[misc]
+
+    def found(values: dict[str, Any], writes: list[tuple[str, str, Any]]) -> Any:
+        return SimpleNamespace(checkpoint={"channel_values": values}, pending_writes=writes)
+
+    written = [("task", channel, value) for channel, value in step.writes]
+    langgraph_turns.check(one, found(step.values, written), step, step.writes)
+    for values, writes in (
+        ({**step.values, "steps": 7}, written),
+        ({**step.values, "messages": step.values["messages"][:1]}, written),
+        (step.values, written[:1]),
+    ):
+        with pytest.raises(Mismatch, match="forgetful"):
+            langgraph_turns.check(one, found(values, writes), step, step.writes)
+
+
+def test_threads_of_different_seeds_share_nothing() -> None:
+    thread = pytest.importorskip("benchmarks.contenders.langgraph_thread")
+    made = [
+        *(thread.replacing(1000, seed) for seed in ("one", "two")),
+        *(thread.conversing(1000, 500, seed) for seed in ("three", "four")),
+    ]
+    texts = [{message.content for message in next(islice(one, 2, None)).values["messages"]} for one in made]
+    assert all(texts)
+    assert sum(map(len, texts)) == len(set().union(*texts))
+
+
+def test_an_append_whose_condition_failed_must_be_rejected() -> None:
+    data = pytest.importorskip("benchmarks.contenders.event_sourcing_data")
+    (event,) = data.enrolments(1, 10, 10)
+    one = Contender(Place.__new__(Place))
+    one.name = "careless"  # type: ignore[misc]
+    with pytest.raises(Mismatch, match="careless: an append was not rejected"):
+        eventsourcing_turns.check_rejection(one, SimpleNamespace(append=lambda *_: 1), event)
 
 
 def test_statistics() -> None:

@@ -42,6 +42,7 @@ VERBS = {
         "workflows",
         "show",
         "events",
+        "find",
         "tail",
         "feed",
         "subscriptions",
@@ -329,6 +330,30 @@ def test_events_and_their_metadata_are_readable(run: Run, shop: RedisStore, valk
     shown = run("show", "read")
     assert re.search(r"types +metadata\n", shown.out)
     assert re.search(r" order_placed +by='Ada' *\n", shown.out)
+
+
+def test_commits_are_found_by_their_tags(run: Run, shop: RedisStore) -> None:
+    shop.append("tagged", [{"n": 1}, {"n": 2}], tags=["step/1", "ü"], metadata={"by": "me"})
+    shop.append("tagged", [{"n": 3}], tags=["step/2"])
+    (first,) = run("find", "tagged", "--tag", "ü", "--json").lines
+    assert (first["workflow"], first["tag"], first["cursor"], first["metadata"]) == ("tagged", "ü", 2, {"by": "me"})
+    assert first["events"] == [{"type": "dict", "fields": {"n": 1}}, {"type": "dict", "fields": {"n": 2}}]
+    steps = run("find", "tagged", "--prefix", "step/", "--json").lines
+    assert [(one["tag"], one["cursor"]) for one in steps] == [("step/1", 2), ("step/2", 3)]
+    assert [one["cursor"] for one in run("find", "tagged", "--prefix", "step/", "--reverse", "--json").lines] == [3, 2]
+    assert len(run("find", "tagged", "--prefix", "", "--limit", 2, "--json").lines) == 2
+    people = run("find", "tagged", "--tag", "step/1").out.splitlines()
+    assert people[0] == "step/1"
+    assert [line.split()[0] for line in people[1:]] == ["1", "2"]
+    assert "dict n=2  [by='me']" in people[2]
+    none = run("find", "tagged", "--tag", "step/3")
+    assert (none.status, none.out) == (0, "")
+    assert run("find", "no such workflow", "--tag", "a").status == 1
+    wrong = run("find", "tagged")
+    assert (wrong.status, wrong.err) == (
+        2,
+        "runic-redis: find takes a tag or a prefix: pass one of them. Nothing was sent.\n",
+    )
 
 
 def test_events_are_filtered_by_their_fields(run: Run, shop: RedisStore) -> None:

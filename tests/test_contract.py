@@ -13,6 +13,7 @@ from runic_redis.testing import (
     FeedContract,
     ProjectionContract,
     ProjectionRunnerContract,
+    QueryContract,
     StoreContract,
     SubscriptionContract,
 )
@@ -21,19 +22,29 @@ from tests.feed_damage import FeedDamage
 from tests.portal import open_store
 
 FACES = [("sync", 2), ("asyncio", 3), ("sync", 3), ("asyncio", 2)]
-NEED_FEED = (FeedContract, ProjectionContract, ProjectionRunnerContract, SubscriptionContract, FeedDamage)
+NEED_FEED = (
+    FeedContract,
+    ProjectionContract,
+    ProjectionRunnerContract,
+    QueryContract,
+    SubscriptionContract,
+    FeedDamage,
+)
 SERVERS = ("TestMemory", "TestEmbedded", "TestRedis62", "TestCluster", "TestRedisOnPath")
 
 
 class Variant(NamedTuple):
-    """How a case runs: the face of the store, the protocol, and whether the namespace has a feed."""
+    """How a case runs: the face of the store, the protocol, and the settings that the namespace needs."""
 
     face: str
     protocol: int
     has_feed: bool
+    has_index: bool
 
     def opener(self, url: str, namespace: str, **options: Any) -> Callable[[], Any]:
         """Return a function that opens the store."""
+        if self.has_index:
+            options["partitions"] = 1
         return partial(open_store, self.face, url, namespace, feed=self.has_feed, **options)
 
 
@@ -49,7 +60,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         face, protocol = FACES[turn % len(FACES)]
         has_feed = any(hasattr(one, name) for one in NEED_FEED) or turn % len(SERVERS) > 0
         label = f"{face}-resp{protocol}{'' if has_feed else '-no-feed'}"
-        metafunc.parametrize("variant", [Variant(face, protocol, has_feed)], ids=[label])
+        metafunc.parametrize("variant", [Variant(face, protocol, has_feed, hasattr(QueryContract, name))], ids=[label])
 
 
 # Listing, claiming and collecting ask each partition. Fewer than the default keep most servers' runs quick.

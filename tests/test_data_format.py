@@ -114,7 +114,8 @@ def test_a_reader_by_the_specification_finds_what_the_store_has_written(server: 
         # A commit of several entries, and more of them than the reader takes at once.
         source = Random(0)  # noise, which compression makes no smaller
         many = [{"n": number, "data": source.randbytes(150_000)} for number in range(30)]
-        assert store.append("w", many) == 34
+        assert store.append("w", many, tags=["ü/2", "ü"]) == 34
+        store.append("tagged", [{"n": 1}], tags=["ü"], metadata={"by": "me"})
         store.save("logged", [Pair(1, Fact("in a log")), kept])
         fact_hash = store.put_fact(kept)
         store.save_fact(b"\xff mine", "under a hash of its own")
@@ -153,6 +154,9 @@ def test_a_reader_by_the_specification_finds_what_the_store_has_written(server: 
         assert reader.fact(b"\xff mine") == "under a hash of its own"
         assert reader.log("logged")[1] == found
         assert reader.log("logged")[1]["moments"][1].fold == 1
+        assert reader.tags("w") == [("ü", 34), ("ü/2", 34)]
+        assert reader.tags("tagged") == [("ü", 1)]
+        assert reader.tags("held") == []
         assert int(reader.meta("w")["cursor"]) == store.cursor("w")
         assert int(reader.meta("w")["largest"]) > 8192
         assert (reader.state("queued"), reader.due("queued")) == ("waiting", inf)
@@ -177,7 +181,7 @@ def test_a_reader_by_the_specification_finds_what_the_store_has_written(server: 
         (large,) = [change for change in changes if change.span == 30]
         assert int(large.change.partition(" ")[2]) > 30 * 150_000
         assert f"{large.cursor}-{large.ms}" == client.xrevrange(reader._key("events", "w"), count=1)[0][0].decode()
-        assert sum(change.span for change in changes) == 34 + 2 + 20 + 1 + 2 + 2
+        assert sum(change.span for change in changes) == 34 + 2 + 20 + 1 + 2 + 2 + 1
 
 
 def test_a_reader_by_the_specification_can_tell_what_is_trimmed_from_what_is_lost(
@@ -241,6 +245,10 @@ def write_fixture(store: RedisStore) -> None:
     store.append("waiting", [{"n": 1}], queue="orders", due=inf)
     store.append("put aside", [{"n": 1}], queue="orders")
     store.append("labelled", [{"n": 1}], attributes={"customer": "7", "note": "a=b ü"}, parent="order-1")
+    store.append("tagged", [{"n": 1}], tags=["step/1"])
+    store.append("tagged", [{"n": 2}, {"n": 3}], tags=["step/2", "zürich"], metadata={"by": "web"})
+    store.append("tagged", [{"n": 4}], snapshot=b"state", tags=["step/2"])
+    store.trim("tagged", keep=3)
     store.park("put aside", "card declined")
     store.acquire("leased", "worker-1", ttl=30)
     store.send("leased", Pair("cancel", None), message_id="message-1")
@@ -286,7 +294,7 @@ def _dumped(client: redis.Redis, key: str) -> Iterator[tuple[bytes | str, ...]]:
         case b"hash":
             for name, value in sorted(client.hgetall(key).items()):
                 yield "HSET", key, name, _fixed(key, name, value)
-        case b"zset" if ":refs:" in key:
+        case b"zset" if ":refs:" in key or ":tags:" in key:
             for member, score in client.zrange(key, 0, -1, withscores=True):
                 yield "ZADD", key, f"{score:.0f}", member
         case b"zset":

@@ -40,6 +40,7 @@ NAMED = st.none() | st.just("data") | st.lists(st.integers(0, 4), max_size=3)
 # In seconds: no sum of steps comes near a lifetime, or to the days of the feed.
 LIFETIMES = st.sampled_from([10_000, 20_000, 50_000])
 STEPS = st.sampled_from([3_300, 6_600, 13_200])
+TAGS = st.lists(st.sampled_from(["a", "ab", "b/1", "b/2", "ü"]), max_size=3)
 SIZES = st.integers(0, 6) | st.just(40)
 _names = itertools.count()
 
@@ -67,6 +68,8 @@ class Workflow:
         self.inbox: list[Message] = []
         self.consumed: list[Message] = []
         self.message_ids: dict[str, str] = {}
+        # The tags, each with the cursor after a commit that has it.
+        self.tags: set[tuple[str, int]] = set()
 
     @property
     def is_cancelled(self) -> bool:
@@ -79,6 +82,11 @@ class Workflow:
     @property
     def cursor(self) -> int:
         return len(self.events)
+
+    def tagged(self) -> list[tuple[str, int, list[Any]]]:
+        """Return the tags of the commits that are not trimmed, in order, each with the cursor and the events."""
+        commits = dict(zip(itertools.accumulate(map(len, self.commits)), self.commits, strict=True))
+        return [(tag, cursor, commits[cursor]) for tag, cursor in sorted(self.tags) if cursor > self.trimmed]
 
 
 class Entry(NamedTuple):
@@ -157,6 +165,7 @@ class StoreMachine(RuleBasedStateMachine):
         snapshot=st.none() | st.binary(max_size=3),
         named=NAMED,
         fact=st.none() | st.integers(0, 4),
+        tags=TAGS,
     )
     def append(
         self,
@@ -169,6 +178,7 @@ class StoreMachine(RuleBasedStateMachine):
         snapshot: bytes | None,
         named: list[int] | str | None,
         fact: int | None,
+        tags: list[str],
     ) -> None:
         events: list[Any] = [OrderPlaced("Ada", next(self.numbers)) for _ in range(size)]
         if large and events:
@@ -181,6 +191,7 @@ class StoreMachine(RuleBasedStateMachine):
             appended = [*events, {"fact": Fact(fact)}]
             events = [*events, {"fact": FactRef(self.hash_of(fact))}]
             size += 1
+        options |= {"tags": tags} if events else {}
         cursor = self.cursor_of(workflow_id)
         expected = None if off_by is None else max(0, cursor + off_by)
         known = self.workflows[workflow_id].commit_ids.get(commit_id or "") if workflow_id in self.workflows else None
@@ -201,6 +212,7 @@ class StoreMachine(RuleBasedStateMachine):
             if events:
                 workflow = self.touched(workflow_id)
                 workflow.commits.append(events)
+                workflow.tags |= {(tag, result) for tag in tags}
                 self.fed(workflow_id, events)
                 if commit_id is not None:
                     workflow.commit_ids[commit_id] = result
@@ -509,6 +521,22 @@ class StoreMachine(RuleBasedStateMachine):
         cursors = list(range(after + 1, end + 1))
         assert [record.cursor for record in records] == (cursors[::-1] if reverse else cursors)
 
+    @rule(
+        workflow_id=IDS,
+        tag=st.sampled_from(["a", "ab", "b/1"]),
+        prefix=st.sampled_from(["", "a", "b/"]),
+        reverse=st.booleans(),
+        limit=st.none() | st.integers(0, 2),
+    )
+    def find(self, workflow_id: str, tag: str, prefix: str, reverse: bool, limit: int | None) -> None:
+        tagged = self.workflows[workflow_id].tagged() if workflow_id in self.workflows else []
+        exact = [one for one in tagged if one[0] == tag]
+        beginning = [one for one in tagged if one[0].startswith(prefix)]
+        for query, matching in (({"tag": tag}, exact), ({"prefix": prefix}, beginning)):
+            found = self.clients[0].find(workflow_id, **query, reverse=reverse, limit=limit)  # type: ignore[arg-type]
+            expected = (matching[::-1] if reverse else matching)[:limit]
+            assert [(one.tag, one.cursor, one.events) for one in found] == expected
+
     @rule(reader=st.integers(0, 1), resume=st.booleans())
     def read_feed(self, reader: int, resume: bool) -> None:
         """Read the feed to its end with one of two readers, or with a new one from its positions on."""
@@ -565,6 +593,8 @@ class StoreMachine(RuleBasedStateMachine):
             if workflow is None:
                 continue
             assert store.inbox(workflow_id) == workflow.inbox
+            found = store.find(workflow_id, prefix="")
+            assert [(one.tag, one.cursor, one.events) for one in found] == workflow.tagged()
             if workflow.commits:
                 left = list(store.stream(workflow_id, after=workflow.trimmed))
                 assert left == workflow.events[workflow.trimmed :]

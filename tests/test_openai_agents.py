@@ -72,7 +72,7 @@ steps = st.lists(
 )
 
 
-@pytest.mark.parametrize("far", [0, 2, 256])
+@pytest.mark.parametrize("far", [0, 2, 1000])
 def test_a_session_does_what_the_sqlite_session_does(
     runner: tuple[asyncio.Runner, AsyncRedisStore], far: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

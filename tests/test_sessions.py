@@ -100,7 +100,14 @@ def any_store(request: pytest.FixtureRequest, namespace: str) -> Iterator[Any]:
 
 def test_the_least_store_has_no_capabilities() -> None:
     assert capabilities(LogStore()) == Capabilities(
-        stream=False, cursors=False, snapshots=False, facts=False, encoding=False, messages=False, timers=False
+        stream=False,
+        cursors=False,
+        snapshots=False,
+        facts=False,
+        encoding=False,
+        messages=False,
+        timers=False,
+        tags=False,
     )
     assert capabilities(StreamOnlyStore()).stream
     for store in (RedisStore, AsyncRedisStore):

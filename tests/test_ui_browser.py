@@ -16,8 +16,10 @@ from playwright.sync_api import Page as Tab
 from playwright.sync_api import expect as expect_
 
 from runic_redis import Fact, RedisStore, event
+from runic_redis.langgraph.records import register_in
 from tests.pages import Page, serving
 from tests.servers import RunningServer, free_ports, running, valkey_program
+from tests.test_ui_checkpoints import put, saved, written
 
 # Stored text that would run in the page if it became more than text.
 HOSTILE = "<img src=x onerror='document.title=\"broken in\"'><script>document.title='broken in'</script>&lt;\"'`${1}"
@@ -363,6 +365,34 @@ def test_a_fact_that_many_events_use_is_in_sight(tab: Tab, page: Page, shop: Red
     tab.goto(page.at("w", "used by many", "facts"))
     expect(tab.locator(".node")).to_have_count(41)
     expect(tab.locator(".node", has=tab.locator(".fact"))).to_be_in_viewport()
+
+
+def test_a_thread_is_a_tree_of_checkpoints(tab: Tab, page: Page, shop: RedisStore) -> None:
+    name = "a thread"
+    if not shop.exists(name):
+        register_in(shop.registry)
+        put(shop, saved("1", step=-1, source="input"), saved("2", "1", step=0, changed=["messages"]), thread=name)
+        put(shop, written("2", "task", (0, "messages", b"1"), (-3, "__interrupt__", b"2")), thread=name)
+        put(
+            shop, saved("3", "2", step=1), saved("4", "2", step=1, source="fork"), saved("9", ns="child:1"), thread=name
+        )
+    tab.goto(page.at("w", name))
+    tab.get_by_role("link", name="Checkpoints").click()
+    boxes = tab.locator(".checkpoint")
+    expect(tab.locator(".thread")).to_have_count(2)
+    expect(boxes).to_have_count(5)
+    expect(tab.locator(".thread").first.locator(".edge")).to_have_count(3)
+    expect(boxes.nth(2)).to_contain_text("fork, 2 branches")
+    expect(boxes.nth(2)).to_contain_text("1 interrupt")
+    boxes.first.click()
+    expect(tab.locator("#panel h2")).to_have_text("Step 1")
+    expect(tab.locator("#panel")).to_contain_text("2 checkpoints from the start; forks at step 0")
+    expect(tab.locator(".checkpoint.on")).to_have_count(3)
+    expect(tab.locator(".edge.on")).to_have_count(2)
+    tab.keyboard.press("Escape")
+    expect(tab.locator("#panel")).to_be_hidden()
+    expect(tab.locator(".checkpoint.on")).to_have_count(0)
+    _fits(tab)
 
 
 def test_text_of_the_store_stays_text(light: Tab, page: Page, shop: RedisStore) -> None:

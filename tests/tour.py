@@ -7,7 +7,7 @@ results only as far as needed to see that every step ran.
 from datetime import UTC, datetime
 from typing import Any
 
-from runic_redis import Append, Commit, Fact, RedisStore, async_projection, projection
+from runic_redis import Append, Commit, Fact, RedisStore, Tracking, async_projection, projection
 from tests.servers import wait_until
 
 __all__ = ["METHODS", "lists", "reads", "removes", "writes"]
@@ -44,8 +44,8 @@ METHODS = {
         "load_snapshot",
     ),
     *("memory_usage", "put_fact", "release", "renew", "save", "save_fact", "save_facts", "save_snapshot", "stream"),
-    *("read_many", "stream_records", "tail", "tail_many", "trim"),
-    *("children", "count", "inbox", "park", "request_cancel", "send", "sleep", "timer", "unpark"),
+    *("find", "read_many", "read_where", "stream_records", "tail", "tail_many", "trim"),
+    *("children", "count", "inbox", "park", "request_cancel", "send", "sleep", "timer", "tracking", "unpark"),
 }
 _EVENTS = [{"n": 1}, {"n": 2}]
 
@@ -56,7 +56,7 @@ def writes(store: Any, workflow_id: str) -> None:
     lease = store.acquire(workflow_id, "worker-1")
     labels: dict[str, Any] = {"attributes": {"customer": "7", "country": "se"}, "parent": "a parent"}
     given: dict[str, Any] = {"expected_cursor": 0, "commit_id": "c", "metadata": {"by": "us"}, "lease": lease}
-    cursor = store.append(workflow_id, _EVENTS, **given, **labels)
+    cursor = store.append(workflow_id, _EVENTS, **given, **labels, tags=["placed"])
     assert cursor == store.append(workflow_id, _EVENTS, commit_id="c") == 2
     assert store.append(workflow_id, [{"value": Fact("in an event")}], snapshot=b"state") == 3
     store.renew(lease)
@@ -68,11 +68,13 @@ def writes(store: Any, workflow_id: str) -> None:
     store.complete(workflow_id, lease=claimed)
     store.save_fact(b"a", "by itself")
     store.save_facts({b"b": "with others", b"c": "with others"})
-    store.put_fact("by its content")
+    assert store.put_fact("by its content") == store.fact_hash("by its content")
     for number in range(8):
         store.append(f"{workflow_id} child {number}", _EVENTS, queue="children", parent=workflow_id)
     assert store.append_many([(short, _EVENTS), (ending, _EVENTS[:1])]) == [2, 1]
-    assert store.append_all([Append(ending, _EVENTS[1:], expected_cursor=1)]) == [2]
+    group = [Append(ending, _EVENTS[1:], expected_cursor=1)]
+    assert store.append_all(group) == [2]
+    store.append_all([], tracking=Tracking(f"source of {workflow_id}", 7))
     store.sleep(store.acquire(ending, "worker-3"), 3600, "later")
     assert store.timer(ending).name == "later"
     store.park(ending, "declined")
@@ -130,6 +132,7 @@ def reads(store: Any, workflow_id: str) -> None:
     (records,) = store.read_many([(workflow_id, 2, None)], facts=True)
     assert [record.event for record in records] == [{"value": Fact("in an event")}]
     assert store.cursor(workflow_id) == 3
+    assert store.tracking(f"source of {workflow_id}") == 7
     assert store.exists(workflow_id)
     assert store.cursor(f"not {workflow_id}") == 0
     wait_until(lambda: store.cursor(f"{workflow_id} gone") == 0, "the workflow to expire by the server's clock as well")
@@ -147,7 +150,7 @@ def reads(store: Any, workflow_id: str) -> None:
 
 
 def lists(store: Any, workflow_id: str) -> None:
-    """List workflows and subscriptions, and read the feed. A listing skips an expired workflow."""
+    """List workflows and subscriptions, find commits, and read the feed. A listing skips an expired workflow."""
     wait_until(lambda: not store.exists(f"{workflow_id} gone"), "the workflow to expire")
     ids = {workflow_id, f"{workflow_id} ending", *(f"{workflow_id} child {number}" for number in range(8))}
     assert set(store.list()) == ids
@@ -163,6 +166,9 @@ def lists(store: Any, workflow_id: str) -> None:
     read = [(commit.workflow_id, commit.cursor) for commit in store.feed(wait_s=0)]
     assert [cursor for name, cursor in read if name == workflow_id] == [0, 2, 3]
     assert list(store.feed(start="now", wait_s=0.01)) == []
+    assert [commit.events for commit in store.find(workflow_id, tag="placed")] == [_EVENTS]
+    assert [commit.cursor for commit in store.find(workflow_id, prefix="p", reverse=True)] == [2]
+    assert [one.cursor for one in store.read_where([["placed"]]).events if one.workflow_id == workflow_id] == [1, 2]
     assert [one.name for one in store.subscriptions()] == ["count", "mailer"]
     assert store.parked("mailer")
 

@@ -46,8 +46,11 @@ class LangGraphRedis(LangGraphSaver):
             # Only its cases pay for the start.
             self._client = self._connect()
             token = self.place.server.token
-            prefixes = {"checkpoint_prefix": f"{token}-checkpoint", "checkpoint_write_prefix": f"{token}-write"}
-            self.saver = RedisSaver(redis_client=self._client, **prefixes)
+            self.saver = RedisSaver(
+                redis_client=self._client,
+                checkpoint_prefix=f"{token}-checkpoint",
+                checkpoint_write_prefix=f"{token}-write",
+            )
             self.saver.setup()
         return super().open_thread(key)
 

@@ -71,7 +71,7 @@ def _lines(report: Report) -> Iterator[str]:
             yield f"{result.title:<{WIDTH - _FIGURE}}{spread(ratio):>{_FIGURE}}"
     yield ""
     for name, value in {**report.server, **report.machine, **report.versions}.items():
-        yield f"{name:<{_NAME}}{value}"
+        yield f"{name:<{_NAME - 1}} {value}"
     for contender in report.contenders:
         yield from _wrapped(contender.name, contender.missing or contender.about)
 

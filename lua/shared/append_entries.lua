@@ -31,9 +31,9 @@
         local count, header, payload = unpack(ARGV, place, place + 2)
         local after = cursor + count
         local text = string.format('%d', after)
-        -- The last entry has the fields for its tags, and for its position if the caller asks for it.
+        -- The last entry has the fields for its tags; and for its position, if the caller or the index needs it.
         local further = extras and place + 3 > last and extras.fields
-        if given.P and place + 3 > last then
+        if (given.P or given.W) and place + 3 > last then
           further = further or metadata and {'m', metadata} or {}
           further[#further + 1], further[#further + 2] = 'p', string.format('%d', position)
         end
@@ -56,5 +56,8 @@
           call('HSET', commits, commit_id, cursor_text)
           call('HINCRBY', meta_key, 'ids', 1)
         end
-        if extras then rare.store_extras(w, cursor, extras) end
+        if extras then
+          extras.position = position
+          rare.store_extras(w, cursor, extras)
+        end
       end

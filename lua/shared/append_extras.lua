@@ -27,7 +27,7 @@ local function extras_of(w, at, key, first_key, given, time_us)
     inbox = given.r and inbox, messages = messages, first_message = at + 2 * count,
     unless_cancelled = given.u, ends_timer = given.t, expiring = given.x and expiring, kept_ms = given.x,
     tags = tags, fields = tag_fields(tags, given),
-    next_at = tags_at + #tags, next_key = tags_key + (tags.key and 1 or 0),
+    next_at = tags_at + #tags, next_key = tags.next_key or tags_key,
   }
 end
 
@@ -90,6 +90,8 @@ local function extras_error(w, extras, cursor)
   if type(found) == 'table' then return found.err end
   found = extras.tags.key and try('ZCARD', extras.tags.key)
   if type(found) == 'table' then return found.err end
+  found = extras.tags.all and try('ZCARD', extras.tags.all)
+  if type(found) == 'table' then return found.err end
   if extras.unless_cancelled and call('HGET', w.meta, 'cancel') then return 'CANCEL_REQUESTED ' end
   found = extras.inbox and messages_error(w, extras) or extras.target and target_error(w, extras)
     or labels_error(w, extras.labels, extras.queues, cursor)
@@ -124,7 +126,7 @@ local function store_extras(w, cursor, extras)
   if extras.inbox then consume_messages(w, extras) end
   if extras.ends_timer then call('HDEL', w.meta, 'timer') end
   store_labels(w, extras.labels)
-  store_tags(w, extras.tags, cursor)
+  store_tags(w, extras.tags, cursor, extras.position)
   extend_used_lease(extras.lease, ms)
   -- A commit under a lease is progress.
   if extras.lease then call('HDEL', w.meta, 'attempts') end

@@ -14,10 +14,19 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from runic_redis.admin.describing import read_small_facts
-from runic_redis.arguments import MAX_CURSOR, check_count, check_cursor, check_hash, check_workflow_id, is_cursor
+from runic_redis.arguments import (
+    MAX_CURSOR,
+    check_count,
+    check_cursor,
+    check_hash,
+    check_tag,
+    check_workflow_id,
+    is_cursor,
+)
 from runic_redis.codec import HEAD_BYTES, payload_size
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, FactNotFound, StoreError
+from runic_redis.operations.entry_fields import tags_field
 from runic_redis.operations.records import DecodedEntry, cursor_or_zero, decode_commit, entry_cursor
 from runic_redis.protocol.effects import Operation, key_command
 from runic_redis.protocol.refusals import ask, ask_all
@@ -49,6 +58,7 @@ class Shown(NamedTuple):
         problem: a description of the damage; "" if there is none.
         size: the bytes that the entry holds, decompressed.
         is_too_large: whether the event is too large to be decoded.
+        tags: the tags of the commit, in its last entry; none if they are damaged.
     """
 
     end: int
@@ -57,6 +67,7 @@ class Shown(NamedTuple):
     problem: str
     size: int
     is_too_large: bool
+    tags: tuple[str, ...] = ()
 
 
 class Page(NamedTuple):
@@ -197,6 +208,39 @@ def cursor_at(context: Context, workflow_id: str, time: datetime) -> Operation[i
     return low
 
 
+def tag_cursors(context: Context, workflow_id: str, tags: Sequence[str], most: int) -> Operation[list[list[int]]]:
+    """Return, for each tag, the cursors after the commits that carry it: the newest first.
+
+    Args:
+        context: the store's.
+        workflow_id: the workflow.
+        tags: the tags.
+        most: how many cursors to return of each tag.
+    """
+    key = context.keys.workflow(check_workflow_id(workflow_id)).tags
+    # No UTF-8 text has the byte 0xff.
+    ranges = [(b"(" + tag + b"\0\xff", b"[" + tag + b"\0") for tag in map(check_tag, tags)]
+    replies = yield from ask_all(
+        [key_command("ZREVRANGEBYLEX", key, *between, "LIMIT", "0", str(most)) for between in ranges]
+    )
+    return [[int(member.rpartition(b"\0")[2]) for member in members] for members in replies]
+
+
+def has_events(context: Context, workflow_id: str, tag_prefix: str, type_name: str) -> Operation[bool]:
+    """Return whether the last commit with a tag of this prefix has events of a type. It is not decoded."""
+    keys = context.keys.workflow(check_workflow_id(workflow_id))
+    prefix = check_tag(tag_prefix)
+    found = yield from ask(
+        key_command("ZREVRANGEBYLEX", keys.tags, b"(" + prefix + b"\xff", b"[" + prefix, "LIMIT", "0", "1")
+    )
+    if not found:
+        return False
+    cursor = int(found[0].rpartition(b"\0")[2])
+    entries = yield from ask(key_command("XRANGE", keys.events, f"{cursor}-0", "+", "COUNT", "1"))
+    # The header of an entry names the types of its events.
+    return any(type_name.encode() in entry[1][0] for entry in entries)
+
+
 def fact(context: Context, fact_hash: str) -> Operation[Callable[[], KeptFact]]:
     """Read a fact, and return a function that checks it against its hash and decodes it.
 
@@ -294,4 +338,7 @@ def _shown(context: Context, workflow_id: str, entry: Sequence[Any]) -> Shown:
         commit = decode_commit(context, workflow_id, entry, with_records=True)
     except StoreError as error:
         return Shown(end, commit_id, None, str(error), size, is_too_large)
-    return Shown(end, commit_id, commit, "", size, is_too_large)
+    tags: tuple[str, ...] = ()
+    with suppress(ValueError):
+        tags = tuple(tag.decode() for tag in tags_field(fields))
+    return Shown(end, commit_id, commit, "", size, is_too_large, tags)

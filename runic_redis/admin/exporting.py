@@ -12,7 +12,7 @@ from typing import Any
 from runic_redis.admin.archive import FORMAT, Digest, Record
 from runic_redis.admin.describing import count_workflows
 from runic_redis.admin.message_records import read_messages
-from runic_redis.arguments import DEFAULT_QUEUE, check_queue, check_workflow_id, is_cursor
+from runic_redis.arguments import DEFAULT_QUEUE, check_queue, check_source, check_workflow_id, is_cursor
 from runic_redis.codec import event_count, fact_matches, unpack_refs
 from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, DecodeError, InvalidArgument
@@ -22,6 +22,7 @@ from runic_redis.operations.indexes import indexed_workflows
 from runic_redis.operations.labels import check_label, is_label
 from runic_redis.operations.lost_meta import is_behind, reject_leftovers
 from runic_redis.operations.records import cursor_or_zero, entry_cursor, events_missing, read_cursor
+from runic_redis.operations.tracking import read_tracking
 from runic_redis.protocol.effects import Command, Operation, key_command
 from runic_redis.protocol.refusals import ask, ask_all
 from runic_redis.protocol.resp import pairs
@@ -114,6 +115,7 @@ class Exporter:
         else:
             yield from self._export_workflows((yield from indexed_workflows(self._context.keys.indexes())))
             yield from self._export_other_facts()
+            yield from self._export_tracking()
         self._give(["end", self.workflows, self.events, self.facts])
 
     def _give(self, record: Record) -> None:
@@ -124,6 +126,14 @@ class Exporter:
         """Write a record of the present workflow."""
         self._digest.add(record)
         self._give(record)
+
+    def _export_tracking(self) -> Operation[None]:
+        key = self._context.keys.tracking
+        for name, value in pairs((yield from ask(key_command("HGETALL", key)))):
+            try:
+                self._give(["tracking", check_source(name.decode()), read_tracking(value, key)])
+            except (UnicodeDecodeError, InvalidArgument, DecodeError) as error:
+                self.problems.append(f"The tracking record {name!r:.600} was not exported: {error}")
 
     def _export_workflows(self, ids: Iterable[str]) -> Operation[None]:
         for workflow_id in ids:

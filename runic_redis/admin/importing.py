@@ -17,12 +17,15 @@ from runic_redis.admin.message_records import checked_ids, is_message
 from runic_redis.arguments import DEFAULT_QUEUE, MAX_HASH_BYTES, check_days, check_workflow_id, is_cursor
 from runic_redis.codec import fact_matches, unpack_refs
 from runic_redis.context import Context
-from runic_redis.errors import ConfigurationError, DecodeError, InvalidArgument, StoreError
-from runic_redis.operations.entry_fields import tag_member, tags_field
+from runic_redis.errors import ConfigurationError, DecodeError, InvalidArgument, StoreError, TrackingConflict
+from runic_redis.operations.entry_fields import tag_member, tags_field, without_position
 from runic_redis.operations.facts import save_encoded
+from runic_redis.operations.groups import append_all
 from runic_redis.operations.labels import label_sets
 from runic_redis.operations.records import read_cursor
 from runic_redis.operations.settings import make_namespace
+from runic_redis.operations.tag_index import index_workflow
+from runic_redis.operations.tracking import Tracking
 from runic_redis.operations.writing import write
 from runic_redis.protocol.effects import Argument, Command, ErrorReply, Operation, call_script, key_command, own_id
 from runic_redis.protocol.refusals import ask, ask_all
@@ -161,6 +164,8 @@ class Importer:
                 yield from self._begin(workflow, state)
             case ["done", name, int(events), int(entries), bytes(last), bytes(digest)]:
                 yield from self._finish(name, events, entries, last, digest)
+            case ["tracking", str(name), int(position)]:
+                yield from self._take_tracking(name, position)
             case ["end", int(workflows), int(events), int(facts)]:
                 yield from self._discard()
                 yield from self._send_facts()
@@ -174,6 +179,15 @@ class Importer:
                         yield from self._leave_out(self._workflow, _damaged(kind, error))
             case _:
                 raise ValueError("it is in the wrong place")
+
+    def _take_tracking(self, name: str, position: int) -> Operation[None]:
+        """Store a tracking record, unless the namespace is as far."""
+        try:
+            yield from append_all(self._context, [], Tracking(name, position))
+        except InvalidArgument:
+            raise ValueError("a tracking record") from None
+        except TrackingConflict:
+            pass
 
     def _take_settings(self, feed: bool = False, days: bytes | None = None) -> None:
         """If the namespace does not exist yet, give it a feed if the exported one has one, unless the caller chose."""
@@ -244,7 +258,8 @@ class Importer:
                 [key_command("XRANGE", keys.events, last, last), key_command("HGET", keys.meta, "trimmed")]
             )
             gone = read_cursor(trimmed, keys.meta) >= int(workflow.kept.get("cursor", 0))
-            if found != [workflow.last] and not gone:
+            same = [(one, without_position(fields)) for one, fields in found]
+            if same != [(last, without_position(workflow.last[1]))] and not gone:
                 self._report_difference(workflow)
                 return
         self.there += 1
@@ -301,7 +316,8 @@ class Importer:
         for entry_id, fields in entries:
             if not fits((entry_id, fields)):
                 raise ValueError("an entry")
-            arguments += (_bytes(entry_id), str(len(fields)), *map(_bytes, fields))
+            kept = without_position(fields) if kind == "entries" else fields
+            arguments += (_bytes(entry_id), str(len(kept)), *map(_bytes, kept))
             if kind == "entries":
                 cursor = int(entry_id.partition(b"-")[0])
                 members += (part for tag in tags_field(fields) for part in (tag_member(tag, cursor), "0"))
@@ -368,6 +384,9 @@ class Importer:
         call = call_script("import_workflow", touched, arguments, workflow_id=workflow.workflow_id)
         reply = yield from write(self._context, call)
         if not isinstance(reply, ErrorReply):
+            # The positions of its events are known only now.
+            if self._context.keys.tagged is not None:
+                yield from index_workflow(self._context, workflow.workflow_id, adds=True)
             self.workflows += 1
             self.events += events
         elif reply.code == "IMPORT_LOST":

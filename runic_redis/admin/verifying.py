@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runic_redis.admin.feed_check import FeedCheck
+from runic_redis.admin.index_check import IndexCheck
 from runic_redis.admin.keyspace import KeyScan
 from runic_redis.admin.label_check import check_members
+from runic_redis.admin.tracking_check import check_records
 from runic_redis.admin.workflow_check import Finding, WorkflowCheck, queue_name, set_key
 from runic_redis.arguments import check_workflow_id
 from runic_redis.codec import fact_matches
@@ -37,7 +39,7 @@ _COUNTED = frozenset({"index", "completed", "parked"})
 _FACT_KEY = re.compile(r":fact:(\d{1,4})\}(?::times)?")
 _KEY = re.compile(
     r":(\d{1,4})\}:(?:(events|meta|snapshot|log|commits|refs|inbox|messages|tags|import-[a-z]+):(.+)"
-    r"|index|leases|queues|queue:([^ ]+)|parked|expiring|completed|(config|feed|partition:\d{1,4}(?::feed)?)"
+    r"|index|leases|queues|queue:([^ ]+)|parked|expiring|completed|(config|feed|tags|partition:\d{1,4}(?::feed)?)"
     r"|(?P<label>attribute:[^=]+=.*|children:.+)"
     r"|(?:subscription|parked):[^:]+|projection:[^:]+(?::next)?)",
     re.DOTALL,
@@ -139,6 +141,9 @@ class Verifier:
         for number in keys.partition_numbers() if keys.has_feed else ():
             check = FeedCheck(self._context, number, repair=self._repair)
             yield from (_checked(check, step) for step in check.steps())
+        if keys.tagged is not None:
+            index = IndexCheck(self._context, sorted(self._seen), repair=self._repair)
+            yield from (_checked(index, step) for step in index.steps())
         buckets: list[str] = []
         yield self._find_buckets(buckets)
         for at in range(0, len(buckets), _BUCKETS):
@@ -285,7 +290,7 @@ class Verifier:
         keys = self._context.keys
         text = key.decode(errors="replace")
         fact = _FACT_KEY.fullmatch(text, len(keys.namespace) + 1)
-        is_alone = text in {keys.config, keys.subscriptions} or text.startswith(keys.consumers(""))
+        is_alone = text in {keys.config, keys.subscriptions, keys.tracking} or text.startswith(keys.consumers(""))
         if is_alone or (fact and _is_number_below(fact[1], len(keys.bucket_numbers()))):
             return "", ""
         match = _KEY.fullmatch(text, len(keys.namespace) + 1)
@@ -293,6 +298,7 @@ class Verifier:
             return "", "it is not a key of this store"
         partition, kind, workflow_id = match[1], match[2] or "", match[3] or ""
         shared = {keys.config_copy, keys.partition(int(partition)), keys.feed(int(partition)) if keys.has_feed else ""}
+        shared.add(keys.tagged or "")
         if match[5] and text not in shared:
             return "", "it is of a namespace with other partitions, or with another feed setting"
         its_own = str(keys.partition_of(workflow_id)) if workflow_id else partition
@@ -314,6 +320,7 @@ class Verifier:
         numbers = {keys.partition(number): number for number in keys.partition_numbers()}
         calls = [count_call(self._context, number) for number in numbers.values()]
         findings = yield from self._check_settings()
+        findings += yield from check_records(self._context)
         yield from self._check_queues(findings)
         for call, reply in _readable((yield from _replies(calls)), findings):
             number = numbers[call.key]
@@ -409,8 +416,8 @@ class Verifier:
         return Verified(facts=len(facts), findings=findings)
 
 
-def _checked(check: FeedCheck, step: Operation[None]) -> Operation[Verified]:
-    """Take a step of a feed's check. Return its findings after the last one."""
+def _checked(check: FeedCheck | IndexCheck, step: Operation[None]) -> Operation[Verified]:
+    """Take a step of the check of a feed, or of an index. Return its findings after the last one."""
     yield from step
     return Verified(findings=check.findings if check.is_done else [])
 

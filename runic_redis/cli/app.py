@@ -10,12 +10,12 @@ from runic_redis.cli.output import EXIT_NO, stop
 # By panel of the help, the function of each verb, with its module.
 _VERBS = {
     "Look": (
-        *("looking.workflows", "looking.show", "reading.events", "following.tail", "feeds.feed"),
+        *("looking.workflows", "looking.show", "reading.events", "reading.find", "following.tail", "feeds.feed"),
         *("subscriptions.subscriptions", "subscriptions.parked", "looking.facts", "looking.stats"),
     ),
     "Control": tuple(f"controlling.{verb}" for verb in ("send", "inbox", "cancel", "park", "unpark")),
     "Check": ("checking.verify", "checking.doctor"),
-    "Move": ("moving.export", "moving.import_", "moving.copy"),
+    "Move": ("moving.export", "moving.import_", "moving.copy", "threads.import_langgraph"),
     "Remove": ("changing.trim", "changing.collect", "changing.delete", "changing.expire", "changing.persist"),
     "Run": ("ui.ui", "running.serve", "running.work", "running.demo", "running.bench"),
 }
@@ -38,7 +38,9 @@ def make_group(only: str = "") -> Any:
     )
     app.callback()(_options)
     verbs = {
-        place.partition(".")[2].rstrip("_"): (place, panel) for panel, places in _VERBS.items() for place in places
+        place.partition(".")[2].rstrip("_").replace("_", "-"): (place, panel)
+        for panel, places in _VERBS.items()
+        for place in places
     }
     for verb in [only] if only in verbs else verbs:
         place, panel = verbs[verb]

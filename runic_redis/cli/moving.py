@@ -45,7 +45,7 @@ def export(
     else:
         resumed = f" ({gone_on:,} of them by an earlier run)" if gone_on else ""
         print(f"{printable(str(file))}: {_text(exporter)}{resumed}, {bytes_text(size)}")
-    _end(exporter.problems)
+    report_problems(exporter.problems)
 
 
 def import_(
@@ -130,7 +130,7 @@ def _report_import(importer: Importer, *, as_json: bool) -> None:
     else:
         there = f"; {counted(importer.there, 'workflow')} existed already" if importer.there else ""
         print(f"imported: {_text(importer)}{there}")
-    _end(importer.problems)
+    report_problems(importer.problems)
 
 
 def _counts(mover: Exporter | Importer) -> dict[str, int]:
@@ -142,7 +142,8 @@ def _text(mover: Exporter | Importer) -> str:
     return ", ".join(counted(number, noun) for number, noun in counts)
 
 
-def _end(problems: list[str]) -> None:
+def report_problems(problems: list[str]) -> None:
+    """Print the first problems, and end with exit status 1 if there are any."""
     for problem in problems[:_SHOWN]:
         note(f"runic-redis: {problem}")
     if len(problems) > _SHOWN:

@@ -13,7 +13,7 @@ from runic_redis.admin.keyspace import RESTORE_SETTINGS, find_key, find_namespac
 from runic_redis.cli.output import EXIT_NO, note, stop
 from runic_redis.context import URL_VARIABLE, find_url
 from runic_redis.drivers.urls import EXAMPLES, shown
-from runic_redis.events import bare_registry
+from runic_redis.events import EventRegistry, bare_registry
 from runic_redis.store import RedisStore
 
 NAMESPACE_VARIABLE = "RUNIC_REDIS_NAMESPACE"
@@ -113,12 +113,16 @@ def opened(
     feed: bool | None = None,
     may_be_new: bool = False,
     deadline_s: float = _DEADLINE_S,
+    registry: EventRegistry = bare_registry,
 ) -> Iterator[RedisStore]:
     """Open a store that needs none of the application's classes, with the partitions that its namespace was made with.
 
     If the namespace does not exist and may not be new, end with exit status 1 and name the namespaces that exist.
     """
-    with _unwarned(), _open(find_url(url), namespace, partitions, feed, deadline_s) as store:
+    with (
+        _unwarned(),
+        _open(find_url(url), namespace, deadline_s, partitions=partitions, feed=feed, registry=registry) as store,
+    ):
         if not store.context.made and not may_be_new:
             _stop_without_namespace(store)
         yield store
@@ -137,18 +141,24 @@ def _stop_without_namespace(store: RedisStore) -> NoReturn:
     stop(f"There is no namespace {keys.namespace!r}: {named}.", EXIT_NO)
 
 
-def _open(url: str, namespace: str, partitions: int | None, feed: bool | None, deadline_s: float) -> RedisStore:
+def _open(url: str, namespace: str, deadline_s: float, **settings: Any) -> RedisStore:
     waiting = Timer(_SILENT_S, note, [f"Waiting up to {deadline_s:g} s for {shown(url)} to answer."])
     waiting.daemon = True
     waiting.start()
     try:
-        return _connect(url, namespace, deadline_s, partitions, feed)
+        return _connect(url, namespace, deadline_s, **settings)
     finally:
         waiting.cancel()
 
 
 def _connect(
-    url: str, namespace: str, deadline_s: float, partitions: int | None = None, feed: bool | None = None
+    url: str,
+    namespace: str,
+    deadline_s: float,
+    *,
+    partitions: int | None = None,
+    feed: bool | None = None,
+    registry: EventRegistry = bare_registry,
 ) -> RedisStore:
     return RedisStore.from_url(
         url,
@@ -156,7 +166,7 @@ def _connect(
         partitions=partitions,
         feed=feed,
         deadline_s=deadline_s,
-        registry=bare_registry,
+        registry=registry,
         unknown_events="wrap",
     )
 

@@ -1,4 +1,4 @@
-"""The verb `events`, and how an event is printed."""
+"""The verbs `events` and `find`, and how an event is printed."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -8,11 +8,12 @@ import typer
 
 from runic_redis.admin.describing import describe_one, fact_labels
 from runic_redis.cli.filters import Kind, Since, Until, Where, make_filter, parse_moment, resolve_moment
-from runic_redis.cli.options import AsJson, Namespace, Url, WorkflowId, at_most, opened
+from runic_redis.cli.options import AsJson, Namespace, Url, WorkflowId, at_most, opened, utf_8
 from runic_redis.cli.output import console, note, print_json, styled, time_text
 from runic_redis.errors import StoreError, printable
 from runic_redis.events import bare_registry, refs_in
 from runic_redis.events.plain import event_fields, event_text, event_type, to_json
+from runic_redis.operations.finding import TaggedCommit
 from runic_redis.operations.records import Record
 from runic_redis.store import RedisStore
 
@@ -103,3 +104,46 @@ def _labels(store: RedisStore, values: Sequence[Any]) -> dict[str, str]:
         return store.run(fact_labels(store.context, list(hashes)[:_MOST_LABELS]), "events") if hashes else {}
     except StoreError:
         return {}
+
+
+def find(
+    workflow_id: WorkflowId,
+    *,
+    url: Url = None,
+    namespace: Namespace = "runic",
+    tag: Annotated[str | None, typer.Option(metavar="TAG", help="The tag of the commits.", callback=utf_8)] = None,
+    prefix: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The beginning of their tags.", callback=utf_8)
+    ] = None,
+    reverse: Annotated[bool, typer.Option("--reverse", help="Print the last commit first.")] = False,
+    limit: Annotated[int, typer.Option(help="Print at most this many commits; 0 for all.", min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Print the commits of a workflow that carry a tag, with their events.
+
+    Pass --tag or --prefix. The commits are printed in the order of their tags, and for one tag in the order of their
+    cursors.
+    """
+    with opened(url, namespace) as store:
+        store.run(describe_one(store.context, workflow_id), "find")
+        for commit in store.find(workflow_id, tag=tag, prefix=prefix, reverse=reverse, limit=at_most(limit)):
+            if as_json:
+                print_json(_commit_json(workflow_id, commit))
+                continue
+            console().print(styled((printable(commit.tag), "cyan")))
+            first = commit.cursor - len(commit.events) + 1
+            records = [Record(at, commit.time, one, commit.metadata) for at, one in enumerate(commit.events, first)]
+            print_records(store, [(workflow_id, record) for record in records], as_json=False)
+
+
+def _commit_json(workflow_id: str, commit: TaggedCommit) -> dict[str, Any]:
+    return {
+        "workflow": workflow_id,
+        "tag": commit.tag,
+        "cursor": commit.cursor,
+        "time": commit.time,
+        "events": [
+            {"type": event_type(event), "fields": to_json(dict(event_fields(event)))} for event in commit.events
+        ],
+        "metadata": to_json(commit.metadata),
+    }

@@ -6,6 +6,7 @@ from eventsourcing.persistence import InfrastructureFactory
 from eventsourcing.utils import Environment, EnvType, resolve_topic
 
 from runic_redis.durability import Durability, replicated
+from runic_redis.events import EventRegistry
 from runic_redis.eventsourcing.mapping import persistence_errors
 from runic_redis.eventsourcing.recorders import (
     RedisAggregateRecorder,
@@ -50,6 +51,7 @@ class RedisFactory(InfrastructureFactory[RedisTrackingRecorder]):
     application_recorder_class = RedisApplicationRecorder
     tracking_recorder_class = RedisTrackingRecorder
     process_recorder_class = RedisProcessRecorder
+    registry_class: type[EventRegistry] = StoredEventRegistry
 
     def __init__(self, env: Environment | EnvType | None) -> None:
         super().__init__(env)
@@ -82,7 +84,7 @@ class RedisFactory(InfrastructureFactory[RedisTrackingRecorder]):
                     feed=feed,
                     feed_days=None,
                     durability=self._durability,
-                    registry=StoredEventRegistry(),
+                    registry=self.registry_class(),
                 )
             self._stores[namespace] = store
         return store

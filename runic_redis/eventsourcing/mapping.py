@@ -14,6 +14,7 @@ from eventsourcing.persistence import (
 )
 
 from runic_redis.errors import (
+    ConditionFailed,
     ConfigurationError,
     CursorConflict,
     DecodeError,
@@ -31,6 +32,7 @@ from runic_redis.errors import (
 )
 
 _CLASSES: dict[type[StoreError], type[PersistenceError]] = {
+    ConditionFailed: IntegrityError,
     CursorConflict: IntegrityError,
     TrackingConflict: IntegrityError,
     StoreUnavailable: OperationalError,

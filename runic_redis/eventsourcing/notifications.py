@@ -1,6 +1,7 @@
 """Reading the notifications of an application: the events of its feed."""
 
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 # How many commits are read at once.
 _MOST_COMMITS = 1000
+# Notifications that follow each other are often of few aggregates.
+_uuid = lru_cache(maxsize=4096)(UUID)
 
 
 def max_position(context: Context) -> Operation[int]:
@@ -60,13 +63,13 @@ class NotificationForm:
 
     def of_events(self, workflow_id: str, cursor: int, position: int, events: Sequence[Stored]) -> list[Notification]:
         """Return the notifications of the events of a commit; `cursor` and `position` are those after it."""
-        originator_id = UUID(workflow_id) if self._id_type == "uuid" else workflow_id
+        originator_id = _uuid(workflow_id) if self._id_type == "uuid" else workflow_id
         first = position - len(events) + 1
         after, topics = self._after, self.topics
         return [
-            Notification(originator_id, version, one.topic, one.state, place)
-            for place, (version, one) in enumerate(with_versions(events, cursor - len(events)), first)
-            if place > after and (not topics or one.topic in topics)
+            Notification(originator_id, version, topic, state, place)
+            for place, (version, topic, state) in enumerate(with_versions(events, cursor - len(events)), first)
+            if place > after and (not topics or topic in topics)
         ]
 
 
@@ -114,10 +117,14 @@ class _NotificationReader:
         """Take entries of the feed, of so many that were wanted."""
         source = self._source
         source.at_end = len(entries) < wanted
-        if not source.take(entries):
-            source.at_end = False
-            if not source.entries:
-                yield from check_places(self._context, {0: Place(source.read_to)})
+        # Of entries with many events, the first ones have enough.
+        most = self._stop if self._form.topics else source.read_to + self._limit - len(self._found)
+        for entry in entries:
+            if source.read_to >= most or not source.take((entry,)):
+                source.at_end = False
+                break
+        if entries and not source.entries:
+            yield from check_places(self._context, {0: Place(source.read_to)})
 
     def _next_steps(self) -> list[FeedEntry]:
         """Return the entries of the next page. One of an import is a page by itself."""

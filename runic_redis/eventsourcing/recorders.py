@@ -76,7 +76,7 @@ class RedisAggregateRecorder(_StoreRecorder, AggregateRecorder):
         )
         with persistence_errors:
             found = self.store.run(operation, "stream")
-        return [StoredEvent(originator_id, version, one.topic, one.state) for version, one in found]
+        return [StoredEvent(originator_id, version, topic, state) for version, topic, state in found]
 
     def _workflow_id(self, originator_id: UUID | str) -> str:
         if (type(originator_id) is UUID) == (self.id_type == "uuid"):

@@ -8,7 +8,7 @@ from eventsourcing.persistence import AggregateRecorder, IntegrityError, StoredE
 
 from runic_redis.errors import CursorConflict, GroupRejected
 from runic_redis.eventsourcing.mapping import persistence_errors
-from runic_redis.eventsourcing.stored_events import Stored, encode_stored
+from runic_redis.eventsourcing.stored_events import encode_stored
 from runic_redis.operations.groups import Append
 from runic_redis.store import RedisStore
 
@@ -80,10 +80,10 @@ class RedisSnapshotRecorder(AggregateRecorder):
             while True:
                 found = self.store.find(str(originator_id), prefix="", reverse=desc, limit=most)
                 events = [
-                    StoredEvent(originator_id, version, one.topic, one.state)
+                    StoredEvent(originator_id, version, topic, state)
                     for commit in found
-                    for version, one in [_snapshot(commit.tag, commit.events)]
-                    if (gt is None or version > gt) and (lte is None or version <= lte)
+                    for topic, state, version in commit.events
+                    if version == int(commit.tag) and (gt is None or version > gt) and (lte is None or version <= lte)
                 ]
                 if limit is None or most is None or len(events) >= limit or len(found) < most:
                     return events[:limit]
@@ -93,9 +93,3 @@ class RedisSnapshotRecorder(AggregateRecorder):
 
 def _tag(version: int) -> str:
     return f"{version:0{_DIGITS}d}"
-
-
-def _snapshot(tag: str, events: Sequence[Stored]) -> tuple[int, Stored]:
-    """Return the snapshot with a tag, of those in its commit, and its version."""
-    version = int(tag)
-    return version, next(one for one in events if one.version == version)

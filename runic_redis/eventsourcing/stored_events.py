@@ -6,7 +6,7 @@ topic is text here.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import msgpack
 
@@ -29,18 +29,9 @@ _REMEMBERED = 1024
 _headers: dict[tuple[bool, tuple[str, ...]], bytes] = {}
 
 
-class Stored(NamedTuple):
-    """A stored event without its aggregate.
-
-    Attributes:
-        topic: the topic of its class.
-        state: its state.
-        version: its version, if that is not its cursor.
-    """
-
-    topic: str
-    state: bytes
-    version: int | None = None
+# A stored event as it is read: its topic, its state, and its version if that is not its cursor. (A plain tuple takes a
+# tenth of the time of a named one.)
+Stored: TypeAlias = tuple[str, bytes, int | None]
 
 
 class StoredEventRegistry(EventRegistry):
@@ -50,9 +41,9 @@ class StoredEventRegistry(EventRegistry):
         """Return a function that makes stored events from rows."""
         topic = schema.name
         if schema.fields == _STATE:
-            return lambda rows: [Stored(topic, row[0]) for row in rows]
+            return lambda rows: [(topic, row[0], None) for row in rows]
         if schema.fields == _VERSIONED:
-            return lambda rows: [Stored(topic, row[1], row[0]) for row in rows]
+            return lambda rows: [(topic, row[1], row[0]) for row in rows]
         raise DecodeError(
             f"An event of the type {topic!r:.600} has the fields {', '.join(schema.fields)!r:.600}, and is no stored "
             "event of eventsourcing. Another application uses the same namespace. Nothing was changed. Give each "
@@ -110,15 +101,18 @@ def _header(topics: Sequence[str], *, versioned: bool) -> bytes:
     return header
 
 
-def with_versions(events: Iterable[Stored], cursor: int) -> list[tuple[int, Stored]]:
-    """Return events with their versions; `cursor` is the one before them."""
-    return [(place if one.version is None else one.version, one) for place, one in enumerate(events, cursor + 1)]
+def with_versions(events: Iterable[Stored], cursor: int) -> list[tuple[int, str, bytes]]:
+    """Return the version, the topic and the state of events; `cursor` is the one before them."""
+    return [
+        (place if version is None else version, topic, state)
+        for place, (topic, state, version) in enumerate(events, cursor + 1)
+    ]
 
 
 def select_stored(
     context: Context, workflow_id: str, *, gt: int | None, lte: int | None, desc: bool, limit: int | None
-) -> Operation[list[tuple[int, Stored]]]:
-    """Return the events of an aggregate with their versions, which are above `gt` and at most `lte`."""
+) -> Operation[list[tuple[int, str, bytes]]]:
+    """Return the version, the topic and the state of the events of an aggregate, above `gt` and up to `lte`."""
     # A version is its cursor, or one less.
     after = 0 if gt is None else max(gt, 0)
     until = None if lte is None else lte + 1
@@ -129,19 +123,19 @@ def select_stored(
         yield from reader.open()
     except WorkflowNotFound:
         return []
-    found: list[tuple[int, Stored]] = []
+    found: list[tuple[int, str, bytes]] = []
     cursor = after
     while limit is None or len(found) < limit:
         page = yield from reader.next_page()
         if not page:
             break
         if desc:
-            pairs = [(one.cursor if one.event.version is None else one.event.version, one.event) for one in page]
+            versions = [one for record in page for one in with_versions([record.event], record.cursor - 1)]
         else:
-            pairs = with_versions(page, cursor)
+            versions = with_versions(page, cursor)
             cursor += len(page)
         if gt is not None or lte is not None:
-            pairs = [pair for pair in pairs if (gt is None or pair[0] > gt) and (lte is None or pair[0] <= lte)]
-        found += pairs
+            versions = [one for one in versions if (gt is None or one[0] > gt) and (lte is None or one[0] <= lte)]
+        found += versions
     reader.close()
     return found if limit is None else found[:limit]

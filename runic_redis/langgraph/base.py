@@ -92,7 +92,7 @@ class StoredCheckpoints(BaseCheckpointSaver[str]):
         return Query(self._threads, self.serde, config, metadata=metadata, before=before, limit=limit)
 
     def _deleting_runs(self, run_ids: Sequence[str]) -> Operation[None]:
-        return delete_runs(self._threads, self.serde, checked_ids(run_ids))
+        return delete_runs(self._threads, self.serde, ids_of(run_ids))
 
     def _copying(self, source: str, target: str) -> Operation[None]:
         return copy_thread(self._threads, str(source), str(target))
@@ -102,7 +102,7 @@ class StoredCheckpoints(BaseCheckpointSaver[str]):
             raise InvalidArgument(
                 f'strategy is "keep_latest" or "delete", not {short_repr(strategy)}. Nothing was deleted.'
             )
-        for thread in checked_ids(thread_ids):
+        for thread in ids_of(thread_ids):
             if strategy == "delete":
                 yield from self._threads.delete_thread(thread)
             else:
@@ -128,7 +128,7 @@ def thread_of(config: RunnableConfig | None) -> str:
     return "" if config is None else str(config["configurable"]["thread_id"])
 
 
-def checked_ids(ids: Any) -> Sequence[str]:
+def ids_of(ids: Any) -> Sequence[str]:
     """Return ids of threads, or of runs, as a list. A single text is a mistake.
 
     Raises:

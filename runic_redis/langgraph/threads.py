@@ -168,7 +168,8 @@ class Threads:
                 if attempt == _READS - 1:
                     raise
             else:
-                return found
+                # LangGraph's savers return the config of a checkpoint that it names as it is.
+                return found if place.checkpoint_id is None else found._replace(config=config)
         raise AssertionError
 
     def delete_thread(self, thread_id: Any) -> Operation[None]:

@@ -25,7 +25,7 @@ from runic_redis.operations.facts import (
     store_ahead,
 )
 from runic_redis.operations.leasing import Lease, check_lease, lease_argument, lease_keys, leased_reply, milliseconds
-from runic_redis.operations.life import Life
+from runic_redis.operations.life import Life, without_tags
 from runic_redis.operations.messages import cancel_requested, message_gone
 from runic_redis.operations.queueing import completed_error
 from runic_redis.operations.records import commits_lost
@@ -199,6 +199,7 @@ def append_call(
 ) -> Command:
     """Return the call that appends a commit, and add its facts to `facts`. Its size is 0 if it has no events."""
     workflow_id = check_workflow_id(workflow_id)
+    commit, life = without_tags(commit, life)
     about = b"" if metadata is None else _encode_metadata(context, metadata)
     entries = _entries(context, commit, facts)
     if context.observer is not None and commit:
@@ -211,7 +212,7 @@ def append_call(
         options["p"] = str(sum(entry[0] for entry in entries))
         touched.append(keys.feed)
         if details:
-            options["P"] = "1"
+            options["P"] = ""
     if commit_id is not None:
         options["c"] = own_id()
         touched.append(keys.commits)

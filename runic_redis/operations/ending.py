@@ -37,6 +37,8 @@ from runic_redis.protocol.resp import pairs
 _AT_ONCE = 256
 # The reply of lua/delete.lua for a workflow that has lived on.
 _MOVED = 2
+# Its reply for a workflow of whose tags more are left: it is called again.
+HAS_TAGS = 3
 
 
 class Ended(NamedTuple):
@@ -112,7 +114,8 @@ def settle_end(context: Context, workflow_id: str) -> Operation[None]:
         call = expire_call(context, workflow_id, None, in_place_of=end.expires)
     else:
         call = expire_call(context, workflow_id, end.expires_ms - own_ms, in_place_of=end.expires)
-    yield from ask(call)
+    if (yield from ask(call)) == HAS_TAGS:
+        yield from settle_end(context, workflow_id)
 
 
 def delete_ended(context: Context, workflow_ids: Sequence[str]) -> Operation[Ended]:
@@ -141,14 +144,22 @@ def delete_ended(context: Context, workflow_ids: Sequence[str]) -> Operation[End
     if not calls or context.at_replica:
         ended.left.extend(ended.over)
         return ended
+    has_tags = []
     for (workflow_id, call), reply in zip(calls.items(), (yield Batch(list(calls.values()))), strict=True):
-        if reply == _MOVED:
+        if reply == HAS_TAGS:
+            has_tags.append(workflow_id)
+        elif reply == _MOVED:
             ended.moved.add(workflow_id)
             ended.over.discard(workflow_id)
         elif not (isinstance(reply, ErrorReply) and _is_undeletable(reply)):
             answer(reply, call)
         elif workflow_id in ended.over:
             ended.left.append(workflow_id)
+    if has_tags:
+        further = yield from delete_ended(context, has_tags)
+        ended.left.extend(further.left)
+        ended.moved.update(further.moved)
+        ended.over.difference_update(further.moved)
     return ended
 
 
@@ -232,7 +243,7 @@ def delete_call(
     touched = [
         *(keys.events, keys.meta, keys.snapshot, keys.log, keys.commits, keys.refs, keys.inbox, keys.messages),
         *(keys.tags, keys.index, keys.leases, keys.queues, keys.queue(queue), keys.parked),
-        *(keys.expiring, keys.completed, keys.partition, keys.feed),
+        *(keys.expiring, keys.completed, keys.partition, keys.feed, keys.tagged, keys.touch),
         *label_sets(keys, meta),
     ]
     args = (workflow_id, meta.get(b"created", b""), lease, expires, str(reached_ms), own_id(), "")

@@ -1,7 +1,7 @@
-"""The fields of an entry behind its header, its payload and its commit id: `m`, `t`, `n` and `p`, in this order.
+"""The fields of an entry behind its header, its payload and its commit id: `m`, `t`, `n`, `e` and `p`, in this order.
 
 Each is optional. `m` is the metadata, `t` the tags of the commit, `n` the number of its entries if there are several,
-and `p` its feed position.
+`e` which of its events have each tag if not all do, and `p` its feed position.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from runic_redis.arguments import MAX_TAGS, check_tag, is_cursor
 from runic_redis.errors import InvalidArgument
 
 _FIRST = 4
-_NAMES = (b"m", b"t", b"n", b"p")
+_NAMES = (b"m", b"t", b"n", b"e", b"p")
 # Between two tags of an entry. UTF-8 has no such byte.
 _BETWEEN = b"\xff"
 # A tag ends with a NUL in the sorted set; then follows the cursor after its commit, in so many digits.
@@ -60,9 +60,15 @@ def are_fields(fields: Sequence[Any]) -> bool:
             and names == [name for name in _NAMES if name in names]
             and (b"p" not in names or is_cursor(_field(fields, b"p") or b""))
             and (bool(tags_field(fields)) or entries_field(fields) == 1)
+            and _are_backs(_field(fields, b"e"), len(tags_field(fields)))
         )
     except ValueError:
         return False
+
+
+def without_position(fields: Sequence[Any]) -> Sequence[Any]:
+    """Return the fields of an entry without its position, which counts in its own namespace only."""
+    return fields[:-2] if len(fields) > _FIRST and fields[-2] == b"p" else fields
 
 
 def tag_member(tag: bytes, cursor: int) -> bytes:
@@ -76,6 +82,14 @@ def _field(fields: Sequence[Any], name: bytes) -> bytes | None:
             value: bytes = fields[at + 1]
             return value
     return None
+
+
+def _are_backs(text: bytes | None, count: int) -> bool:
+    """Return whether a text tells for so many tags which events have them."""
+    parts = (text or b"").split(_BETWEEN)
+    return text is None or (
+        len(parts) == count and all(map(is_cursor, (back for part in parts if part for back in part.split(b","))))
+    )
 
 
 def _is_tag(tag: bytes) -> bool:

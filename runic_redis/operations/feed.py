@@ -18,7 +18,7 @@ from runic_redis.context import Context
 from runic_redis.errors import StoreError
 from runic_redis.operations.commit_decoding import CommitDecoder
 from runic_redis.operations.commits import Commit, Track
-from runic_redis.operations.feed_entries import COMMIT, DELETED, IMPORTED, FeedEntry, entry_parts, whole_commits
+from runic_redis.operations.feed_entries import COMMIT, DELETED, IMPORTED, FeedEntry, imported_commit, whole_commits
 from runic_redis.operations.feed_losses import Missing, check_places
 from runic_redis.operations.feed_pages import PAGE_BYTES, Page, Part, Source, take_steps
 from runic_redis.operations.feed_starts import Start, check_start, find_places
@@ -410,9 +410,9 @@ class FeedReader:
             if position > end:
                 source.entries.popleft()
                 break
-            ms = entry.ms if position == entry.position else 0
-            steps.append((source, FeedEntry(position, ms, COMMIT, cursor - after, cursor, workflow_id, 0)))
-            parts.append([entry_parts(one) for one in some])
+            commit, its_parts = imported_commit(entry, cursor, after if steps else None, some)
+            steps.append((source, commit))
+            parts.append(its_parts)
             after = cursor
             if position == end:
                 source.entries.popleft()

@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from runic_redis.arguments import is_cursor
+from runic_redis.codec import event_count
 from runic_redis.errors import DecodeError
 from runic_redis.operations.entry_fields import metadata_field
 from runic_redis.positions import Place
@@ -84,6 +85,27 @@ def entry_parts(entry: Any) -> tuple[bytes, bytes, bytes, bytes]:
     """Return the ID, the header, the payload and the metadata of an entry of a workflow's stream; b"" for none."""
     fields = entry[1]
     return entry[0], fields[0], fields[1], metadata_field(fields) or b""
+
+
+def imported_commit(
+    entry: FeedEntry, cursor: int, after: int | None, entries: Sequence[Any]
+) -> tuple[FeedEntry, list[tuple[bytes, bytes, bytes, bytes]]]:
+    """Return what an entry of the feed would say of a commit of an imported workflow, and its parts.
+
+    Args:
+        entry: the entry of the import.
+        cursor: the workflow's cursor after the commit.
+        after: the cursor before it; None for the first commit that is read, inside which the reader's place may be.
+        entries: its entries.
+
+    Raises:
+        DecodeError: an entry is damaged.
+    """
+    parts = [entry_parts(one) for one in entries]
+    position = entry.position - (entry.cursor - cursor)
+    span = sum(event_count(payload) for _, _, payload, _ in parts) if after is None else cursor - after
+    ms = entry.ms if position == entry.position else 0
+    return FeedEntry(position, ms, COMMIT, span, cursor, entry.workflow_id, 0), parts
 
 
 def short_id(entry: Any) -> str:

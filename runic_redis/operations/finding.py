@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 from runic_redis.arguments import check_count, check_tag, check_workflow_id
 from runic_redis.codec import expanded
 from runic_redis.context import Context
-from runic_redis.errors import InvalidArgument
+from runic_redis.errors import DecodeError, InvalidArgument
 from runic_redis.operations.ending import is_over
 from runic_redis.operations.entry_fields import DIGITS
 from runic_redis.operations.lost_meta import reject_leftovers
-from runic_redis.operations.records import DecodedEntry, decode_commit
+from runic_redis.operations.records import DecodedEntry, cursor_or_zero, decode_commit
 from runic_redis.protocol.effects import Operation, call_script, key_command
 from runic_redis.protocol.refusals import ask
 
@@ -96,7 +96,7 @@ def list_tags(context: Context, workflow_id: str) -> Operation[list[tuple[str, i
         members: list[bytes] = yield from ask(
             key_command("ZRANGEBYLEX", key, first, "+", "LIMIT", "0", str(_MOST_LISTED))
         )
-        tags += [(member[: -DIGITS - 1].decode(), int(member[-DIGITS:])) for member in members]
+        tags += [(_tag(context, workflow_id, member), cursor_or_zero(member[-DIGITS:])) for member in members]
         if len(members) < _MOST_LISTED:
             return tags
         first = b"(" + members[-1]
@@ -130,4 +130,15 @@ def _decode(context: Context, workflow_id: str, member: bytes, flat: Sequence[An
         entries.append(decode_commit(context, workflow_id, (entry_id, fields), with_records=True))
     events = [event for entry in entries for event in expanded(entry.events)]
     last = entries[-1]
-    return TaggedCommit(member[: -DIGITS - 1].decode(), last.end, last.time, events, last.metadata)
+    return TaggedCommit(_tag(context, workflow_id, member), last.end, last.time, events, last.metadata)
+
+
+def _tag(context: Context, workflow_id: str, member: bytes) -> str:
+    """Return the tag of a member of the sorted set of tags."""
+    try:
+        return member[: -DIGITS - 1].decode()
+    except UnicodeDecodeError as error:
+        raise DecodeError(
+            f"The tags of the workflow {workflow_id!r}, at the key {context.keys.workflow(workflow_id).tags!r}, are "
+            "damaged. Nothing was changed. runic-redis verify --repair restores them from the events."
+        ) from error

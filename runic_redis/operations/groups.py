@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
-from runic_redis.arguments import check_workflow_id
+from runic_redis.arguments import Query, check_workflow_id
 from runic_redis.context import Context
 from runic_redis.errors import GroupRejected, InvalidArgument, InvalidType, StoreError, StoreUnavailable, short_repr
 from runic_redis.events import FactRef
@@ -18,10 +18,12 @@ from runic_redis.operations.appending import (
     event_list,
     store_all_ahead,
 )
+from runic_redis.operations.conditions import check_condition, condition_failed
 from runic_redis.operations.facts import crosses_slots, snapshot_facts
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.life import Life
 from runic_redis.operations.messages import Message
+from runic_redis.operations.queries import check_indexed
 from runic_redis.operations.settings import make_namespace, remake_namespace
 from runic_redis.operations.tracking import GroupOptions, Tracking
 from runic_redis.operations.writing import ROUNDS, is_premature, settle_premature, too_often
@@ -77,13 +79,22 @@ class Append:
 
 
 def append_all(
-    context: Context, items: Iterable[Append], tracking: Tracking | None = None, *, details: bool = False
+    context: Context,
+    items: Iterable[Append],
+    tracking: Tracking | None = None,
+    *,
+    unless: Query | None = None,
+    after: int | None = None,
+    details: bool = False,
 ) -> Operation[list[int] | list[Appended]]:
     """Append a commit to each of several workflows, all or none. Return the cursor of each, or the stored commit."""
+    condition = None if unless is None and after is None else check_condition(unless, after)
     group = _group(items)
-    options = GroupOptions.make(tracking)
+    options = GroupOptions.make(tracking, condition)
     while group or tracking is not None:
         keys = context.keys
+        if condition is not None:
+            check_indexed(context, "append_all")
         referred: dict[int, dict[str, bytes]] = {}
         commands = []
         for place, (item, events) in enumerate(group):
@@ -177,8 +188,14 @@ def _check_slots(context: Context, workflow_ids: Sequence[str], options: GroupOp
 def _write(context: Context, commands: list[Command], options: GroupOptions) -> Operation[tuple[Any, Command]]:
     """Send the group, and settle what has to come first. Return the raw reply, and the call that it answers."""
     call = _group_call(context, commands, options, again=False)
-    for _ in range(ROUNDS + 1):
+    rounds = 0
+    while rounds <= ROUNDS:
         (reply,) = yield Batch([call])
+        if isinstance(reply, ErrorReply) and reply.code == "SEARCH_ON":
+            options = options.after_search(reply)
+            call = _group_call(context, commands, options, again=reply.unsure)
+            continue
+        rounds += 1
         errors = _errors(reply)
         if not errors or not all(map(is_premature, errors.values())):
             return reply, call
@@ -238,6 +255,8 @@ def _replies(
         error.unsure = unsure and error.code in _UNREAD
         _reject(context, place, commands[place], error)
     replies: Sequence[Any] = answer(reply, call)
+    if isinstance(replies, ErrorReply) and replies.code == "CONDITION_FAILED":
+        raise condition_failed(replies)
     return replies
 
 

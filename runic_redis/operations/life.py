@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from runic_redis.arguments import check_attributes, check_due, check_queue, check_tags, check_workflow_id
 from runic_redis.errors import InvalidArgument, InvalidType, short_repr
 from runic_redis.keys import WorkflowKeys
 from runic_redis.operations.labels import ATTRIBUTE, PARENT, label_set
 from runic_redis.operations.messages import Message
+from runic_redis.operations.tagging import EventTags, Tagged, split_tags
 from runic_redis.protocol.effects import Argument
 
-_YES = "1"
+YES = "1"
 
 
 class Life(NamedTuple):
@@ -26,7 +27,7 @@ class Life(NamedTuple):
         expires_in: for how many seconds it is kept from the commit on.
         attributes: the attributes to set; None removes one.
         parent: its parent.
-        tags: the tags of the commit.
+        tags: the tags of the commit, or of its events.
     """
 
     queue: str | None = None
@@ -37,7 +38,7 @@ class Life(NamedTuple):
     expires_in: float | None = None
     attributes: Mapping[str, str | None] | None = None
     parent: str | None = None
-    tags: Sequence[str] = ()
+    tags: Sequence[str] | EventTags = ()
 
     def add_queue(
         self, options: dict[str, Argument], touched: list[str], keys: WorkflowKeys, *, is_known: bool
@@ -73,9 +74,9 @@ class Life(NamedTuple):
             options["r"] = str(len(ids))
             touched.append(keys.inbox)
         if self.ends_timer:
-            options["t"] = _YES
+            options["t"] = YES
         if self.unless_cancelled:
-            options["u"] = _YES
+            options["u"] = YES
         return ids
 
     def _message_ids(self, workflow_id: str) -> list[str]:
@@ -112,14 +113,26 @@ class Life(NamedTuple):
             further += (field, "" if value is None else f"={value}")
         return further
 
-    def add_tags(self, options: dict[str, Argument], touched: list[str], keys: WorkflowKeys) -> list[bytes]:
+    def add_tags(self, options: dict[str, Argument], touched: list[str], keys: WorkflowKeys) -> Sequence[bytes]:
         """Add the option and the key for the tags.
 
         Returns:
             The further arguments of the commit: the tags.
         """
-        tags = check_tags(self.tags)
+        tags, backs = self.tags if isinstance(self.tags, EventTags) else (check_tags(self.tags), b"")
         if tags:
             options["T"] = str(len(tags))
             touched.append(keys.tags)
+        if tags and keys.tagged != keys.tags:
+            options["W"] = backs
+            touched.append(keys.tagged)
         return tags
+
+
+def without_tags(events: Sequence[Any], life: Life | None) -> tuple[Sequence[Any], Life | None]:
+    """Return the events of a commit without their own tags, and its life with these."""
+    if Tagged not in set(map(type, events)):
+        return events, life
+    life = life or Life()
+    plain, tags = split_tags(events, [] if isinstance(life.tags, EventTags) else life.tags)
+    return plain, life._replace(tags=tags)

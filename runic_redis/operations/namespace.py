@@ -16,12 +16,12 @@ from runic_redis.protocol.refusals import ask_all
 # How many keys are in one round trip.
 _AT_ONCE = 1000
 # The kinds of a workflow's keys, and of those that a partition's workflows share.
-_KINDS, _SHARED = WorkflowKeys.__slots__[:-8], WorkflowKeys.__slots__[-8:]
+_KINDS, _SHARED = WorkflowKeys.__slots__[:-9], WorkflowKeys.__slots__[-9:]
 
 
 def memory_usage(context: Context) -> Operation[dict[str, int]]:
     """Return how many bytes of the server's memory the namespace takes, by kind of key."""
-    usage = dict.fromkeys((*_KINDS, *_SHARED, "queue", "labels", "subscriptions", "facts", "config"), 0)
+    usage = dict.fromkeys((*_KINDS, *_SHARED, "queue", "labels", "subscriptions", "tracking", "facts", "config"), 0)
     labels: set[str] = set()
     listing = Listing(context)
     while page := (yield from listing.next_page()):
@@ -99,7 +99,9 @@ def _partition_keys(keys: Keys, number: int) -> list[tuple[str, str]]:
         *(keys.index, keys.leases, keys.queues, keys.parked_workflows),
         *(keys.expiring, keys.completed, keys.partition, keys.feed),
     )
-    shared = [(kind, key(number)) for kind, key in zip(_SHARED, kinds, strict=True)]
+    shared = [(kind, key(number)) for kind, key in zip(_SHARED, kinds, strict=False)]
+    if keys.tagged is not None:
+        shared.append(("tagged", keys.tagged))
     return shared if keys.has_feed else shared[:-1]
 
 
@@ -116,9 +118,13 @@ def _queue_keys(context: Context) -> Operation[list[tuple[str, str]]]:
 
 
 def _other_keys(keys: Keys) -> Iterator[tuple[str, str]]:
-    """Yield the keys of facts and settings, with their kind. The settings come last, so a delete can resume."""
+    """Yield the keys of facts, tracking records and settings, with their kind.
+
+    The settings come last, so a delete can resume.
+    """
     for number in keys.bucket_numbers():
         yield "facts", keys.bucket(number)
         yield "facts", keys.fact_times(number)
+    yield "tracking", keys.tracking
     yield "config", keys.config_copy
     yield "config", keys.config

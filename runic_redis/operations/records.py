@@ -10,7 +10,6 @@ from runic_redis.arguments import is_cursor
 from runic_redis.codec import Multiplied, expanded, payload_size
 from runic_redis.context import Context
 from runic_redis.errors import CommitsLost, DecodeError, EventsTrimmed, UnknownEventType, reason
-from runic_redis.operations.entry_fields import metadata_field
 
 _log = logging.getLogger("runic_redis")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -71,7 +70,7 @@ def decode_commit(context: Context, workflow_id: str, entry: Any, *, with_record
         header, payload = fields[0], fields[1]
         events = context.codec.decode_entry(header, payload)
         metadata, time = None, EPOCH
-        about = metadata_field(fields)
+        about = fields[5] if len(fields) > 4 and fields[4] == b"m" else None
         if with_records:
             time = EPOCH + timedelta(milliseconds=int(ms))
             if about is not None:

@@ -120,7 +120,7 @@ def trim(context: Context, workflow_id: str, keep: int, lease: Lease | None) -> 
     keep = check_count(keep, "keep")
     keys = context.keys.workflow(workflow_id)
     held = lease_keys(context, workflow_id, lease)
-    touched = [keys.events, keys.meta, keys.snapshot, *held, keys.partition, keys.refs, keys.tags]
+    touched = [keys.events, keys.meta, keys.snapshot, *held, keys.partition, keys.refs, keys.tags, keys.tagged]
     while True:
         call = call_once("trim", touched, workflow_id, by_lease, str(keep), context.now_us())
         reply = leased_reply((yield from write(context, call)), workflow_id)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 from runic_redis.arguments import check_cursor, check_source
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, InvalidArgument, InvalidType, TrackingConflict, short_repr
+from runic_redis.operations.conditions import Condition
 from runic_redis.protocol.effects import Argument, ErrorReply, Operation, key_command, own_id
 from runic_redis.protocol.refusals import ask
 
@@ -60,30 +61,46 @@ class GroupOptions(NamedTuple):
     Attributes:
         tracking: the tracking record; None for none.
         call_id: the id by which a retry finds that an earlier try has stored it.
+        condition: the condition of the group; None for none.
     """
 
     tracking: Tracking | None
     call_id: bytes
+    condition: Condition | None
 
     @classmethod
-    def make(cls, tracking: Tracking | None) -> "GroupOptions":
+    def make(cls, tracking: Tracking | None, condition: Condition | None) -> "GroupOptions":
         """Return the options, checked.
 
         Raises:
             InvalidArgument: the tracking record is invalid.
         """
-        return cls(None if tracking is None else check_tracking(tracking), own_id())
+        return cls(None if tracking is None else check_tracking(tracking), own_id(), condition)
 
     def keys(self, context: Context) -> list[str]:
         """Return the keys that a group has for them."""
-        return [] if self.tracking is None else [context.keys.tracking, context.keys.partition(0)]
+        keys = [] if self.tracking is None else [context.keys.tracking, context.keys.partition(0)]
+        if self.condition is not None:
+            keys += [context.keys.tagged or "", context.keys.partition(0)]
+        return keys
 
     def arguments(self) -> list[Argument]:
         """Return the arguments of lua/append_all.lua for them."""
-        if self.tracking is None:
-            return [""]
-        name, position = self.tracking
-        return ["t", name, str(position), self.call_id]
+        letters = ""
+        args: list[Argument] = []
+        if self.tracking is not None:
+            letters = "t"
+            args += (self.tracking.name, str(self.tracking.position), self.call_id)
+        if self.condition is not None:
+            letters += "w"
+            args += self.condition.arguments()
+        return [letters, *args]
+
+    def after_search(self, reply: ErrorReply) -> "GroupOptions":
+        """Return the options without the commits that a call has searched for events that match the condition."""
+        if self.condition is None:
+            raise AssertionError(reply)
+        return self._replace(condition=self.condition.after_search(reply))
 
     def check_partition(self, context: Context, partition: int, workflow_id: str) -> None:
         """Check that one script of a cluster may write a workflow and the tracking record.

@@ -7,7 +7,7 @@ from runic_redis.arguments import check_size, check_workflow_id
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, InvalidType, WorkflowNotFound
 from runic_redis.operations import facts
-from runic_redis.operations.ending import delete_call, is_over, read_metas
+from runic_redis.operations.ending import HAS_TAGS, delete_call, is_over, read_metas
 from runic_redis.operations.leasing import Lease, lease_argument, lease_keys, leased_reply
 from runic_redis.operations.lost_meta import is_left_over, read_saved
 from runic_redis.operations.settings import make_namespace
@@ -87,9 +87,10 @@ def delete(context: Context, workflow_ids: Sequence[str], lease: Lease | None = 
     # The delete names the time of creation. So a retry cannot delete a workflow that was created since.
     metas = yield from read_metas(context, checked)
     # Also for a workflow that is deleted already: that may have to be confirmed, and keys of it may be left.
-    calls: list[Command] = [
-        delete_call(context, workflow_id, meta, lease=held)
-        for workflow_id, meta, held in zip(checked, metas, by_lease, strict=True)
-    ]
-    for call, reply in zip(calls, (yield from write_all(context, calls)), strict=True):
-        leased_reply(answer(reply, call), call.workflow_id)
+    left = list(zip(checked, metas, by_lease, strict=True))
+    while left:
+        calls: list[Command] = [delete_call(context, workflow_id, meta, lease=held) for workflow_id, meta, held in left]
+        replies = yield from write_all(context, calls)
+        for call, reply in zip(calls, replies, strict=True):
+            leased_reply(answer(reply, call), call.workflow_id)
+        left = [one for one, reply in zip(left, replies, strict=True) if reply == HAS_TAGS]

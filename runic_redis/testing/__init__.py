@@ -4,7 +4,7 @@ Subclass the contracts that a store fulfils, and give the `opener` fixture. It r
 opens the store on the same data each time. The data is empty at the start of each test. The callable must survive
 pickling, since some cases open the store in another process. A store that processes cannot share also overrides the
 `elsewhere` fixture. For `FeedContract`, `SubscriptionContract` and `ProjectionContract`, the opener makes a namespace
-with a feed.
+with a feed; for `QueryContract`, with one partition, too.
 
     from functools import partial
     import pytest
@@ -38,19 +38,23 @@ from runic_redis.testing.logs import LogContract  # noqa: E402
 from runic_redis.testing.messages import MessageContract  # noqa: E402
 from runic_redis.testing.projection_runners import ProjectionRunnerContract  # noqa: E402
 from runic_redis.testing.projections import ProjectionContract  # noqa: E402
+from runic_redis.testing.queries import QueryContract  # noqa: E402
 from runic_redis.testing.queues import QueueContract  # noqa: E402
 from runic_redis.testing.reading_many import ReadManyContract  # noqa: E402
 from runic_redis.testing.references import ReferenceContract  # noqa: E402
 from runic_redis.testing.snapshots import SnapshotContract  # noqa: E402
 from runic_redis.testing.streams import StreamContract  # noqa: E402
 from runic_redis.testing.subscriptions import SubscriptionContract  # noqa: E402
+from runic_redis.testing.tags import TagContract  # noqa: E402
 from runic_redis.testing.tails import TailContract  # noqa: E402
 from runic_redis.testing.timers import TimerContract  # noqa: E402
+from runic_redis.testing.tracking import DetailContract, TrackingContract  # noqa: E402
 from runic_redis.testing.workflows import WorkflowContract  # noqa: E402
 
 __all__ = [
     "BadInputContract",
     "ConcurrencyContract",
+    "DetailContract",
     "FactContract",
     "FeedContract",
     "GroupContract",
@@ -61,6 +65,7 @@ __all__ = [
     "MessageContract",
     "ProjectionContract",
     "ProjectionRunnerContract",
+    "QueryContract",
     "QueueContract",
     "ReadManyContract",
     "ReferenceContract",
@@ -68,8 +73,10 @@ __all__ = [
     "StoreContract",
     "StreamContract",
     "SubscriptionContract",
+    "TagContract",
     "TailContract",
     "TimerContract",
+    "TrackingContract",
     "WorkflowContract",
 ]
 
@@ -85,7 +92,11 @@ class StoreContract(
     QueueContract,
     MessageContract,
     TimerContract,
+    TagContract,
     GroupContract,
+    QueryContract,
+    TrackingContract,
+    DetailContract,
     LifetimeContract,
     TailContract,
     FeedContract,

@@ -68,6 +68,7 @@ def make_app(store: AsyncRedisStore, live: Live, token: str | None, *, allow_cha
         "/api/events": views.events,
         "/api/event": views.event,
         "/api/graph": views.graph,
+        "/api/checkpoints": views.checkpoints,
         "/api/fact": views.fact,
         "/api/subscriptions": subscriptions.list,
         "/api/parked": subscriptions.parked,

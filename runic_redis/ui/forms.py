@@ -1,7 +1,7 @@
 """The JSON forms of what a store holds: commits, events, facts and the graph, cut to what a browser can show."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from runic_redis.admin.browsing import KeptFact, Page, Shown
@@ -17,6 +17,8 @@ _GRAPH_NODES = 240
 # A value whose JSON is longer than this is not sent to a browser.
 _LONGEST = 2 * 1024 * 1024
 # The same for metadata: of each commit of a page, and of a single event.
+# How many tags of a commit a list shows.
+_MOST_TAGS = 20
 _LONGEST_IN_LIST = 8 * 1024
 _LONGEST_METADATA = 256 * 1024
 # A filter by text compares this many characters of an event.
@@ -183,6 +185,7 @@ def _commit(entry: Shown, low: int, high: int | None, most: int, wanted: Filter,
         "last": last,
         "time": commit.time,
         "metadata": _metadata_texts(commit),
+        "tags": _tag_texts(entry.tags),
         "problem": "",
         "events": [
             {
@@ -205,6 +208,12 @@ def _metadata_texts(commit: DecodedEntry) -> dict[str, str]:
         return {"metadata": f"about {size} characters"}
     items = (commit.metadata or {}).items()
     return {name: short(value) if type(value) is str else short_value(value) for name, value in items}
+
+
+def _tag_texts(tags: Sequence[str]) -> list[str]:
+    """Return the tags of a commit, or the first of many and the number of the others."""
+    more = len(tags) - _MOST_TAGS
+    return [*tags[:_MOST_TAGS], *([f"and {more} more"] if more > 0 else [])]
 
 
 def _value(value: Any, most: int) -> dict[str, Any]:

@@ -15,14 +15,16 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from runic_redis import __version__
-from runic_redis.admin.browsing import cursor_at, fact, fact_previews, page, samples
+from runic_redis.admin.browsing import cursor_at, fact, fact_previews, has_events, page, samples
 from runic_redis.admin.describing import count_workflows, describe, describe_one
 from runic_redis.aio import AsyncRedisStore
 from runic_redis.errors import InvalidArgument
+from runic_redis.langgraph.records import checkpoints_prefix
 from runic_redis.operations.counting import count_states
 from runic_redis.operations.filters import ALL, check_filters, queue_names
 from runic_redis.operations.listing import Listing, Place
 from runic_redis.operations.namespace import memory_of
+from runic_redis.ui.checkpoints import CHECKPOINT, THREAD_EVENTS, Thread
 from runic_redis.ui.forms import (
     GRAPH_EVENTS,
     Filter,
@@ -121,8 +123,11 @@ class Views:
         return ids, listing.last or below, listing.is_over
 
     async def workflow(self, request: Request) -> Response:
-        """Answer with a description of a workflow."""
-        return json_response((await self._store.run(describe_one(self._context, _id(request)), "describe"))._asdict())
+        """Answer with a description of a workflow, and whether it is a thread of LangGraph."""
+        workflow_id = _id(request)
+        described = await self._store.run(describe_one(self._context, workflow_id), "describe")
+        is_thread = has_events(self._context, workflow_id, checkpoints_prefix(None), CHECKPOINT)
+        return json_response({**described._asdict(), "is_thread": await self._store.run(is_thread, "browse")})
 
     async def memory(self, request: Request) -> Response:
         """Answer with the bytes of the server's memory that a workflow takes, by kind of key."""
@@ -159,6 +164,14 @@ class Views:
         hashes = [node["hash"] for node in graph["nodes"] if "hash" in node]
         decode_facts = await self._store.run(fact_previews(self._context, hashes), "browse")
         return await self._answer(lambda: add_previews(graph, decode_facts()))
+
+    async def checkpoints(self, request: Request) -> Response:
+        """Answer with the checkpoints of a thread of LangGraph, up to a cursor, as a tree for each namespace."""
+        workflow_id, upto = _id(request), _number(request, "upto")
+        decode = await self._store.run(page(self._context, workflow_id, upto=upto, count=THREAD_EVENTS), "browse")
+        thread = await self._in_thread(lambda: Thread(decode(), upto))
+        await self._store.run(thread.look_elsewhere(self._context, workflow_id), "browse")
+        return await self._answer(thread.form)
 
     async def fact(self, request: Request) -> Response:
         """Answer with the value of a fact, checked against its hash."""

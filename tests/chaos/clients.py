@@ -23,7 +23,10 @@ from runic_redis import (
 )
 from tests.chaos.history import Append, Delete, Read, Stored, View
 
-__all__ = ["Client", "Crew", "Interrupted", "is_by_design", "read_back"]
+__all__ = ["Client", "Crew", "Interrupted", "find_wrong_tags", "is_by_design", "read_back"]
+
+# A tag of every commit, beside its name.
+_ALL = "all"
 
 # Events per commit: mostly few, now and then a commit that takes several pages to read.
 SIZES = (*[1, 1, 1, 2, 3, 5, 8] * 7, 1000)
@@ -64,6 +67,24 @@ def _read_back(store: Any, workflow_id: str) -> list[Stored]:
         return commits + _assemble(store.stream_records(workflow_id, after=covered))
     except WorkflowNotFound:
         return commits  # it does not exist yet, or was deleted meanwhile
+
+
+def find_wrong_tags(store: Any, workflow_id: str) -> list[str]:
+    """Compare the tags of a workflow that nobody writes to with its commits that are not trimmed."""
+    try:
+        commits = _assemble(store.stream_records(workflow_id))
+    except EventsTrimmed as trimmed:
+        commits = _assemble(store.stream_records(workflow_id, after=trimmed.first - 1))
+    except WorkflowNotFound:
+        commits = []
+    # Those that a rig has appended beforehand, many at a time, have none.
+    tagging = [commit for commit in commits if not commit.name.startswith("recent-")]
+    expected = {(tag, commit.name, commit.cursor) for commit in tagging for tag in (commit.name, _ALL)}
+    tagged = store.find(workflow_id, prefix="")
+    found = {(one.tag, one.events[0]["op"], one.cursor) for one in tagged}
+    if len(tagged) != len(found) or found != expected:
+        return [f"{workflow_id}: these tags are lost or of no commit: {sorted(found ^ expected)[:5]}"]
+    return []
 
 
 def _assemble(records: Iterable[Record]) -> list[Stored]:
@@ -148,7 +169,7 @@ class Client(threading.Thread):
         while True:
             try:
                 append.cursor = self._store.append(
-                    view.workflow_id, events, expected_cursor=expected, commit_id=commit_id
+                    view.workflow_id, events, expected_cursor=expected, commit_id=commit_id, tags=[append.name, _ALL]
                 )
             except CursorConflict as conflict:
                 append.outcome = "refused"

@@ -10,7 +10,7 @@ from random import Random
 
 from runic_redis import RedisStore, replicated
 from tests.chaos import clock, cluster, failover, following, grouping, interrupts, lateness, living, network, server
-from tests.chaos.clients import Crew, read_back
+from tests.chaos.clients import Crew, find_wrong_tags, read_back
 from tests.chaos.faces import open_stores
 from tests.chaos.history import Verdict, judge
 from tests.chaos.rig import NAMESPACE, PARTITIONS, Kind, Rig
@@ -159,6 +159,7 @@ def _judge(rig: Rig, crew: Crew) -> Verdict:
                     client.write_once_more(store, view)
             view.final = read_back(store, view.workflow_id)
             verdict.add(judge(view, may_lose=rig.may_lose, may_go_back=rig.may_go_back))
+            verdict.wrong += find_wrong_tags(store, view.workflow_id)
         for view in crew.views:
             store.delete(view.workflow_id)
         if listed := list(store.list()):

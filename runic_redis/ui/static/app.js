@@ -1,5 +1,6 @@
 // The address decides which view is shown. One stream of news keeps the view up to date.
 
+import { markPath, showCheckpoint, showCheckpoints } from "./checkpoints.js";
 import { about, drawRate, el, number, problemText, visible } from "./dom.js";
 import { showParked, showSubscriptions } from "./subscriptions.js";
 import { valueSection } from "./value.js";
@@ -94,20 +95,24 @@ async function show() {
   let drawn = false;
   say("");
   try {
-    // If the page already lists the event, only the panel changes.
+    // If the page already lists the event or the checkpoint, only the panel changes.
     const isEvent = view === "w" && more === "e";
-    const beside = isEvent && shown === name && document.querySelector(`.event[data-cursor="${Number(cursor)}"]`);
-    panel.hidden = panel.hidden || !isEvent;
+    const isThread = view === "w" && more === "checkpoints";
+    const hasPanel = isEvent || (isThread && cursor);
+    const scenery = view !== "w" || more === "facts" ? "" : [isThread ? "checkpoints" : "line", name, isThread ? query : ""].join("/");
+    const beside = hasPanel && shown === scenery && document.querySelector(`[data-cursor="${Number(cursor)}"]`);
+    panel.hidden = panel.hidden || !hasPanel;
     if (beside) {
       mark(cursor);
       beside.scrollIntoView({ block: "nearest" });
     } else {
       news = null;
-      shown = view === "w" && more !== "facts" ? name : "";
+      shown = scenery;
       scene++;
       document.title = name ? `${visible(name)} · Runic Redis` : "Runic Redis";
       listen(view === "w" ? name : null);
       if (view === "w" && more === "facts") news = await showFacts(main, app, name, cursor);
+      else if (isThread) news = await showCheckpoints(main, app, name, query, cursor);
       else if (view === "w") news = await showLine(main, app, name, query, cursor);
       else if (view === "f") news = await showFact(name);
       else if (view === "s") news = name ? await showParked(main, app, name) : await showSubscriptions(main, app);
@@ -119,10 +124,10 @@ async function show() {
     }
     drawn = true;
     failed = false;
-    if (isEvent) {
-      await showEvent(panel, app, name, cursor);
-      document.querySelector(".event[aria-current]")?.scrollIntoView({ block: "nearest" });
-    }
+    if (isThread) markPath(cursor);
+    if (isThread && cursor) showCheckpoint(panel, app, name, query, cursor);
+    if (isEvent) await showEvent(panel, app, name, cursor);
+    if (hasPanel) document.querySelector("[data-cursor][aria-current]")?.scrollIntoView({ block: "nearest" });
   } catch (error) {
     if (error instanceof Dropped) return;
     say(error.message);

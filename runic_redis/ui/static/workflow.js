@@ -7,7 +7,8 @@ import { due, state } from "./workflows.js";
 
 const PAGE = 100;
 
-async function showHead(main, app, id, view) {
+/** Show a workflow's id, its state and its views. Return its description, and the place for the view. */
+export async function showHead(main, app, id, view) {
   const one = await app.get(`api/workflow?${new URLSearchParams({ id })}`);
   const copied = el("button", { type: "button", click: () => copy(id, copied) }, "Copy id");
   const tab = (name, label, href) => el("a", { href, "aria-current": name === view ? "page" : null }, label);
@@ -15,7 +16,7 @@ async function showHead(main, app, id, view) {
   main.replaceChildren(
     el("a", { class: "crumb", href: "#/" }, "‹ Workflows"),
     el("div", { class: "head" }, el("h1", null, id), el("span", { id: "state" }, state(one)), copied,
-      el("nav", { class: "tabs", "aria-label": "Views" }, tab("line", "Time line", to("w", id)), tab("facts", "Facts", to("w", id, "facts")))),
+      el("nav", { class: "tabs", "aria-label": "Views" }, tab("line", "Time line", to("w", id)), tab("facts", "Facts", to("w", id, "facts")), (one.is_thread || view === "checkpoints") && tab("checkpoints", "Checkpoints", to("w", id, "checkpoints")))),
     facts);
   return [one, facts];
 }
@@ -151,10 +152,10 @@ function emptyText({ first, last }, { type, q }) {
 }
 
 let marked = null;
-/** Mark the event that the panel shows. */
+/** Mark the event, or the checkpoint, that the panel shows. */
 export function mark(cursor) {
   marked = cursor;
-  for (const one of document.querySelectorAll(".event")) {
+  for (const one of document.querySelectorAll("[data-cursor]")) {
     const is = one.dataset.cursor === String(cursor);
     if (is) one.setAttribute("aria-current", "true");
     else one.removeAttribute("aria-current");
@@ -176,7 +177,8 @@ function rows(id, one, found, seen) {
     const list = el("ol");
     const span = commit.end - commit.start === 1 ? number(commit.end) : `${number(commit.start + 1)}–${number(commit.end)}`;
     const head = el("div", { class: "about-commit" }, el("b", null, span), time(commit.time), el("span", null, commit.end - commit.start === 1 ? "1 event" : `${number(commit.end - commit.start)} events`),
-      Object.entries(commit.metadata || {}).map(([name, value]) => el("span", { class: "chip", title: `${name}=${value}` }, `${name}=${value}`)));
+      Object.entries(commit.metadata || {}).map(([name, value]) => el("span", { class: "chip", title: `${name}=${value}` }, `${name}=${value}`)),
+      (commit.tags || []).map((tag) => el("span", { class: "chip", title: `tag ${tag}` }, tag)));
     if (commit.problem) head.replaceChildren(el("span", { class: "problem" }, commit.problem));
     if (snapshot !== null && snapshot >= commit.end) made.push(snapshotMark());
     for (const event of commit.events) {
