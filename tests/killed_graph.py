@@ -156,7 +156,8 @@ def main() -> None:
     """Run a graph to its end, from where it is."""
     face, url, namespace, thread, notes = sys.argv[1:]
     gates = Gates(notes)
-    config = {"configurable": {"thread_id": thread}, "recursion_limit": 100}
+    # Each node and each call of the saver that stands at a gate occupies a thread.
+    config = {"configurable": {"thread_id": thread}, "recursion_limit": 100, "max_concurrency": 32}
     begin = {"round": 0, "done": []}
     if face == "invoke":
         with observed(RunicSaver, gates).from_url(url, namespace=namespace) as saver:
