@@ -475,7 +475,7 @@ def test_the_guide_copies_from_any_saver(there: Other, target: RedisStore) -> No
     guide = Path(__file__).parent.parent / "docs" / "how-to" / "move-from-another-checkpointer.md"
     (program,) = [block for block in guide.read_text().split("```python\n") if block.startswith("def copy_threads")]
     names: dict[str, Any] = {}
-    exec(program.partition("```")[0], names)  # noqa: S102 - a program of the documentation
+    exec(program.partition("```")[0], names)
     saver = RunicSaver(target)
     with there.opened() as old:
         names["copy_threads"](old, saver)

@@ -20,7 +20,7 @@ def import_langgraph(
             "--from",
             envvar=SOURCE_VARIABLE,
             metavar="SOURCE",
-            help="The checkpoints to import: sqlite:PATH or postgres://…; or those of langgraph-checkpoint-plainredis at "
+            help="The checkpoints to import: sqlite:PATH or postgres://…; or langgraph-checkpoint-plainredis at "
             "redis://…, rediss://… or unix://….",
             show_default=False,
         ),
