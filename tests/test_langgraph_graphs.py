@@ -88,7 +88,7 @@ def test_a_report_shows_a_difference() -> None:
         def list(self, *args: Any, **options: Any) -> Any:
             return iter(sorted(super().list(*args, **options), key=lambda saved: str(saved.checkpoint["id"])))
 
-    for kind, name in ((Forgetful, "a_failed_branch_beside_finished_ones"), (Unordered, "steps_in_a_row")):
+    for kind, name in ((Forgetful, "interrupts_of_parallel_nodes"), (Unordered, "steps_in_a_row")):
         saver = kind()
         with pytest.raises(AssertionError):
             assert report_of(name, lambda saver=saver: saver, "invoke") == expected_of(name, "invoke")
