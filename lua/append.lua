@@ -10,7 +10,7 @@
 --           feed      stream of the partition's commits
 --           and if the caller gave the commit an id
 --           commits   hash of the commit ids that callers gave, to their cursors
---           and if the commit has a lease, a queue, a snapshot, facts, or a letter from r on
+--           and if the commit has a lease, a queue, a snapshot, facts, or one of the letters x, r, t, u, A
 --           leases    sorted set of the partition's leased workflows by the end of their leases
 --           queues    hash of how many workflows each queue of the partition has
 --           queue     sorted set of the workflows of a queue by when they are due: of the workflow's queue
@@ -128,6 +128,7 @@ while true do
     extras = rare.extras_of(w, next_at, next_key, key, given, time_us)
     next_at, next_key = extras.next_at, extras.next_key
   end
+--@include append_tags
   -- A commit without events creates nothing.
   local reply = not (first > last and problem == 'NEW_PARTITION ') and problem or waiting[events]
   local was_answered = reply and true
@@ -142,6 +143,11 @@ while true do
       reply = 'CURSOR_CONFLICT ' .. string.format('%.0f', cursor)
     end
     if not reply and extras then reply = rare.extras_error(w, extras, cursor) end
+    if not reply and tags_key then
+      local size = try('ZCARD', tags_key)
+      if type(size) == 'number' and tagged then size = try('ZCARD', tagged) end
+      if type(size) == 'table' then reply = size.err end
+    end
     if not reply then
       reply = cursor
 --@include append_entries

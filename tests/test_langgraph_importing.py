@@ -78,8 +78,8 @@ def other(request: pytest.FixtureRequest, kind: str, namespace: str, tmp_path: P
         yield saver
         saver.client.close()
 
-    with opened() as saver:
-        saver.client.flushdb()
+    with opened() as empty:
+        empty.client.flushdb()
     return Other(url, opened)
 
 
@@ -99,7 +99,7 @@ def imported(store: RedisStore, source: Source) -> ThreadImporter:
 
 def checkpoints_of(saver: Any) -> dict[tuple[str, ...], Any]:
     """Return all checkpoints of a saver, serialized."""
-    found = {}
+    found: dict[tuple[str, ...], Any] = {}
     for one in saver.list(None):
         place = one.config["configurable"]
         parts = {
@@ -155,7 +155,7 @@ def asking(ran: list[str]) -> StateGraph[Any]:
         return call
 
     for name in "abc":
-        builder.add_node(name, node(name))
+        builder.add_node(name, node(name))  # type: ignore[arg-type]
     builder.add_edge(START, "a")
     builder.add_edge("a", "b")
     builder.add_edge("b", "c")
@@ -182,7 +182,7 @@ def run_command(store: RedisStore, *arguments: str) -> tuple[int, str, str]:
     name = store.context.keys.namespace
     with Forked(None, "import-langgraph", "--url", store.url, "--namespace", name, *arguments) as process:
         out, err = process.communicate(timeout=50)
-    return process.returncode, out, err
+    return process.wait(), out, err
 
 
 def test_an_interrupted_graph_goes_on(there: Other, target: RedisStore) -> None:
@@ -298,7 +298,7 @@ def test_a_source_that_grows_for_ever_is_given_up(there: Other, target: RedisSto
     [
         ("UPDATE checkpoints SET metadata = json_set(metadata, '$.step', 99)", "its metadata"),
         ("UPDATE checkpoints SET parent_checkpoint_id = 'other'", "its parent"),
-        ("UPDATE checkpoints SET checkpoint = CAST(replace(checkpoint, 'input', 'INPUT') AS BLOB)", "its values"),
+        ("UPDATE checkpoints SET checkpoint = CAST(replace(checkpoint, 'input 2', 'INPUT 2') AS BLOB)", "its values"),
         ("UPDATE writes SET value = x'a16e'", "its writes"),
         ("UPDATE writes SET task_id = 'another task'", None),
     ],
@@ -385,7 +385,8 @@ def stored_values(store: RedisStore) -> list[bytes]:
     found = []
     for thread in store.list():
         for event in store.stream(thread):
-            pieces = event.writes if isinstance(event, SavedWrites) else sum(event.channels.values(), [])
+            runs = [event.writes] if isinstance(event, SavedWrites) else event.channels.values()
+            pieces = [piece for run in runs for piece in run]
             found += [piece[3] for piece in pieces if type(piece[3]) is bytes]
             found += [store.load_fact(ref.hash) for ref in event.facts]
     return found
@@ -398,7 +399,10 @@ def test_values_of_unknown_classes_and_large_writes(there: Other, target: RedisS
     pickled, large = b"\x80\x04not to be loaded.", ormsgpack.packb("x" * 3_000_000)
     with connection:
         (first, *_) = connection.execute("SELECT task_id FROM writes WHERE thread_id = 'thread 2'").fetchone()
-        query = "INSERT INTO writes SELECT thread_id, '', checkpoint_id, ?, 'path', ?, ?, ?, ? FROM checkpoints WHERE thread_id = 'thread 2'"
+        query = (
+            "INSERT INTO writes SELECT thread_id, '', checkpoint_id, ?, 'path', ?, ?, ?, ? FROM checkpoints "
+            "WHERE thread_id = 'thread 2'"
+        )
         for row in (
             ("u", 5, "unknown", "msgpack", unknown),
             ("p", 0, "p", "pickle", pickled),
@@ -421,8 +425,6 @@ def test_sources_that_cannot_be_used(valkey: RunningServer, target: RedisStore, 
     text.write_text("no database")
     empty = tmp_path / "empty"
     sqlite3.connect(empty).execute("CREATE TABLE other (x)").connection.close()
-    with valkey.client() as client:
-        client.execute_command("SELECT", "0")
     for source, status, message in (
         ("mongodb://localhost", 2, "cannot be imported from 'mongodb'"),
         ("sqlite:/no/such/file", 2, "There is no file"),
@@ -467,6 +469,17 @@ def test_damage_of_plainredis_is_reported(
     assert len(importer.problems) == 3
     assert all("of the thread 'a' was not imported: " in problem for problem in importer.problems)
     assert checkpoints_of(RunicSaver(target)) == {place: one for place, one in expected.items() if place[0] == "b:c"}
+
+
+def test_the_guide_copies_from_any_saver(there: Other, target: RedisStore) -> None:
+    guide = Path(__file__).parent.parent / "docs" / "how-to" / "move-from-another-checkpointer.md"
+    (program,) = [block for block in guide.read_text().split("```python\n") if block.startswith("def copy_threads")]
+    names: dict[str, Any] = {}
+    exec(program.partition("```")[0], names)  # noqa: S102 - a program of the documentation
+    saver = RunicSaver(target)
+    with there.opened() as old:
+        names["copy_threads"](old, saver)
+        assert checkpoints_of(saver) == checkpoints_of(old)
 
 
 def test_the_command_needs_langgraph(target: RedisStore) -> None:

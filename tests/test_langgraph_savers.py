@@ -258,10 +258,12 @@ def test_values_that_do_not_change_are_stored_twice_at_most(
 def test_a_large_write_is_read_back(saver: RunicSaver) -> None:
     config = put(saver, config_of("t"), {"a": 1})
     large = os.urandom(20_000_000)
-    saver.put_writes(config, [("a", 1), ("b", large), ("c", large)], "task")
+    # Together, the others are larger than an event may be.
+    writes = [("a", 1), ("b", large), ("c", large), *((f"d{number}", os.urandom(900_000)) for number in range(20))]
+    saver.put_writes(config, writes, "task")
     found = saver.get_tuple(config)
     assert found is not None
-    assert found.pending_writes == [("task", "a", 1), ("task", "b", large), ("task", "c", large)]
+    assert found.pending_writes == [("task", *write) for write in writes]
 
 
 def test_facts_that_were_collected_are_stored_again(store: RedisStore, saver: RunicSaver, few_buckets: None) -> None:
@@ -352,10 +354,15 @@ def test_a_lifetime_slides_with_each_write(valkey: RunningServer, namespace: str
         config = put(saver, config_of("t"), {"messages": MESSAGES})
         clocks.step_both(1.5 * HOUR_S)
         saver.put_writes(config, [("a", 1)], "task")
+        config = put(saver, config, {"messages": MESSAGES}, run_id="old")
         clocks.step_both(1.5 * HOUR_S)
         config = put(saver, config, {"messages": MESSAGES})
         clocks.step_both(1.5 * HOUR_S)
         assert values_at(saver, config) == {"messages": MESSAGES}
+        # A prune appends what it keeps again. This does not extend the lifetime.
+        before = store.cursor("t")
+        saver.delete_for_runs(["old"])
+        assert store.cursor("t") > before
         clocks.step_both(HOUR_S)
         assert saver.get_tuple(config_of("t")) is None
         assert list(saver.list(config_of("t"))) == []

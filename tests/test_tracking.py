@@ -174,7 +174,7 @@ _losses = st.sampled_from([[], ["reply"], ["request"], ["reply", "reply"]])
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(calls=st.lists(st.tuples(_items, _records, _losses), max_size=12))
-def test_groups_with_records_do_as_a_model_does(store: RedisStore, calls: list[Any]) -> None:
+def test_groups_with_records_do_as_a_model_does(few_buckets: None, store: RedisStore, calls: list[Any]) -> None:
     store.delete_namespace()
     faulty = make_faulty(store)
     model = Model()

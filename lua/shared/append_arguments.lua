@@ -19,4 +19,4 @@
   local commits = feed_count and after_feed or feed
   if call_id then next_key = next_key + 1 end
   local extras = given ~= NONE and (given.l or given.q or given.s or given.f or given.a or given.x or given.r
-    or given.t or given.u or given.A or given.T)
+    or given.t or given.u or given.A)

@@ -32,7 +32,7 @@ local function make_rare_functions(now_us, now_ms)
 --@include labels
 --@include append_labels
 --@include tags
---@include append_tags
+--@include append_index
 --@include append_extras
 
   return {
@@ -40,6 +40,7 @@ local function make_rare_functions(now_us, now_ms)
     earlier_reply = earlier_reply, extras_of = extras_of, lease_error = lease_error, extras_error = extras_error,
     store_extras = store_extras, keep_reply = keep_reply, take_back = take_back, void_entry = void_entry,
     with_position = with_position,
+    tags_error = tags_error, add_to_index = add_to_index,
     int = int, percent_encoded = percent_encoded,
   }
 end

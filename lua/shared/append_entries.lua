@@ -31,11 +31,20 @@
         local count, header, payload = unpack(ARGV, place, place + 2)
         local after = cursor + count
         local text = string.format('%d', after)
-        -- The last entry has the fields for its tags; and for its position, if the caller or the index needs it.
-        local further = extras and place + 3 > last and extras.fields
-        if (given.P or given.W) and place + 3 > last then
-          further = further or metadata and {'m', metadata} or {}
-          further[#further + 1], further[#further + 2] = 'p', string.format('%d', position)
+        -- The last entry has fields for the tags: the tags themselves, with a byte between them that no text has; how
+        -- many entries the commit has, if not one; and which events have each tag, if not all do. And it has one for
+        -- the position, if the caller or the index needs it.
+        local further = (tags_key or given.P) and place + 3 > last and (metadata and {'m', metadata} or {})
+        if further then
+          if tags_key then
+            further[#further + 1] = 't'
+            further[#further + 1] = table.concat(ARGV, '\255', first_tag, first_tag + given.T - 1)
+            if given.n then further[#further + 1], further[#further + 2] = 'n', given.n end
+            if (given.W or '') ~= '' then further[#further + 1], further[#further + 2] = 'e', given.W end
+          end
+          if given.P or given.W then
+            further[#further + 1], further[#further + 2] = 'p', string.format('%d', position)
+          end
         end
         local id = text .. '-' .. now_ms
         reply = further and try('XADD', events, id, header, payload, 'i', commit_id, unpack(further))
@@ -56,8 +65,18 @@
           call('HSET', commits, commit_id, cursor_text)
           call('HINCRBY', meta_key, 'ids', 1)
         end
-        if extras then
-          extras.position = position
-          rare.store_extras(w, cursor, extras)
+        if extras then rare.store_extras(w, cursor, extras) end
+        if tags_key then
+          local members, digits = {}, string.rep('0', 16 - #cursor_text) .. cursor_text
+          for place = first_tag, first_tag + given.T - 1 do
+            local tag = unpack(ARGV, place, place)
+            members[#members + 1], members[#members + 2] = 0, tag .. '\0' .. digits
+          end
+          call('ZADD', tags_key, unpack(members))
+          call('HINCRBY', meta_key, 'tags', given.T)
+          if tagged then
+            rare = rare or make_rare_functions(now_us, now_ms)
+            rare.add_to_index(tagged, first_tag, given, position, cursor, workflow)
+          end
         end
       end

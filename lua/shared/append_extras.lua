@@ -1,5 +1,5 @@
 -- Include `append_workflow`, `append_labels`, `queue`, `other_key`, `lease`, `facts`, `snapshot_facts` and `sliding`
--- and `append_tags` before this part.
+-- before this part.
 
 -- Return what a commit has besides its entries. `at` is the place of its first fact, and `key` that of its first
 -- further key; `first_key` is the place of the first key of all.
@@ -17,8 +17,6 @@ local function extras_of(w, at, key, first_key, given, time_us)
   local inbox, expiring = unpack(KEYS, inbox_at, inbox_at), unpack(KEYS, expiring_at, expiring_at)
   local labels_at, label_key = at + 2 * count + messages, expiring_at + (given.x and 1 or 0)
   local labels = labels_of(given.A, label_key, labels_at, first_key)
-  local tags_at, tags_key = labels_at + 2 * #labels, label_key + 2 * #labels
-  local tags = tags_of(given, tags_key, tags_at)
   return {
     lease = lease_of(given.l, w.id, w.meta, leases, queues, queue, place),
     queues = queues, queue = queue, queue_at = place, target = given.q and target, due = given.q,
@@ -26,8 +24,7 @@ local function extras_of(w, at, key, first_key, given, time_us)
     time_us = tonumber(time_us), first_fact = at, labels = labels,
     inbox = given.r and inbox, messages = messages, first_message = at + 2 * count,
     unless_cancelled = given.u, ends_timer = given.t, expiring = given.x and expiring, kept_ms = given.x,
-    tags = tags, fields = tag_fields(tags, given),
-    next_at = tags_at + #tags, next_key = tags.next_key or tags_key,
+    next_at = labels_at + 2 * #labels, next_key = label_key + 2 * #labels,
   }
 end
 
@@ -88,10 +85,6 @@ local function extras_error(w, extras, cursor)
   if type(found) == 'table' then return found.err end
   found = extras.expiring and try('ZCARD', extras.expiring)
   if type(found) == 'table' then return found.err end
-  found = extras.tags.key and try('ZCARD', extras.tags.key)
-  if type(found) == 'table' then return found.err end
-  found = extras.tags.all and try('ZCARD', extras.tags.all)
-  if type(found) == 'table' then return found.err end
   if extras.unless_cancelled and call('HGET', w.meta, 'cancel') then return 'CANCEL_REQUESTED ' end
   found = extras.inbox and messages_error(w, extras) or extras.target and target_error(w, extras)
     or labels_error(w, extras.labels, extras.queues, cursor)
@@ -126,7 +119,6 @@ local function store_extras(w, cursor, extras)
   if extras.inbox then consume_messages(w, extras) end
   if extras.ends_timer then call('HDEL', w.meta, 'timer') end
   store_labels(w, extras.labels)
-  store_tags(w, extras.tags, cursor, extras.position)
   extend_used_lease(extras.lease, ms)
   -- A commit under a lease is progress.
   if extras.lease then call('HDEL', w.meta, 'attempts') end

@@ -10,12 +10,15 @@ from runic_redis.cli.options import NAMESPACE_VARIABLE, PATIENT_S, AsJson, Feed,
 from runic_redis.cli.output import EXIT_USAGE, counted, print_json, progress, stop
 from runic_redis.events import EventRegistry
 
+SOURCE_VARIABLE = "RUNIC_REDIS_FROM_URL"
+
 
 def import_langgraph(
     source: Annotated[
         str,
         typer.Option(
             "--from",
+            envvar=SOURCE_VARIABLE,
             metavar="SOURCE",
             help="The checkpoints to import: sqlite:PATH or postgres://…; or those of langgraph-checkpoint-plainredis at "
             "redis://…, rediss://… or unix://….",

@@ -63,14 +63,20 @@ class NotificationForm:
 
     def of_events(self, workflow_id: str, cursor: int, position: int, events: Sequence[Stored]) -> list[Notification]:
         """Return the notifications of the events of a commit; `cursor` and `position` are those after it."""
-        originator_id = _uuid(workflow_id) if self._id_type == "uuid" else workflow_id
-        first = position - len(events) + 1
-        after, topics = self._after, self.topics
-        return [
-            Notification(originator_id, version, topic, state, place)
-            for place, (version, topic, state) in enumerate(with_versions(events, cursor - len(events)), first)
-            if place > after and (not topics or topic in topics)
-        ]
+        try:
+            originator_id = _uuid(workflow_id) if self._id_type == "uuid" else workflow_id
+            first = position - len(events) + 1
+            after, topics = self._after, self.topics
+            return [
+                Notification(originator_id, version, topic, state, place)
+                for place, (version, topic, state) in enumerate(with_versions(events, cursor - len(events)), first)
+                if place > after and (not topics or topic in topics)
+            ]
+        except (ValueError, TypeError):
+            raise DecodeError(
+                f"The workflow {workflow_id!r:.600} is no aggregate of eventsourcing, or its id is of the other type. "
+                "Nothing was changed. Give each application its own namespace, and set ORIGINATOR_ID_TYPE."
+            ) from None
 
 
 class _NotificationReader:

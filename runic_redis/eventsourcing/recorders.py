@@ -47,7 +47,8 @@ class RedisAggregateRecorder(_StoreRecorder, AggregateRecorder):
     """Records the events of aggregates. Each aggregate is a workflow of the store.
 
     The versions of an aggregate begin with 1 or 0, and have no gaps. Events that do not follow the last one raise
-    `IntegrityError`, as events with a taken version do. All events of a call are stored, or none.
+    `IntegrityError`, as events with a taken version do. (Of an aggregate from 0, one skipped version is not noticed.)
+    All events of a call are stored, or none.
     """
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
+from runic_redis.codec import Codec
 from runic_redis.errors import StoreError
 from runic_redis.langgraph.records import (
+    WHOLE,
     SavedCheckpoint,
     SavedHistory,
     checkpoint_tag,
@@ -15,7 +17,7 @@ from runic_redis.langgraph.records import (
     history_tag,
     writes_tag,
 )
-from runic_redis.langgraph.runs import Piece, load_value, packed_channels, unpacked_channels
+from runic_redis.langgraph.runs import SMALL_BYTES, Piece, load_value, packed_channels, unpacked_channels
 from runic_redis.langgraph.threads import Place, Threads, all_of, checkpoint_in, ordered_writes, writes_in
 from runic_redis.operations.facts import load_each
 from runic_redis.operations.finding import find
@@ -41,26 +43,29 @@ class History:
         self.seeds: dict[str, Sequence[Piece]] = {}
         self.writes: dict[str, list[tuple[str, str, bytes | str]]] = {name: [] for name in channels}
 
-    def packed(self, saved: SavedCheckpoint) -> SavedHistory:
-        """Return it as the event of a checkpoint."""
-        # Writes are packed as if each were a piece.
-        together = {f"s{name}": list(pieces) for name, pieces in self.seeds.items()}
-        for name, writes in self.writes.items():
-            together[f"w{name}"] = [Piece(0, kind, 0, data) for _, kind, data in writes]
-        packed, facts = packed_channels(together)
-        return SavedHistory(
-            saved.id,
-            saved.ns,
-            {name: packed[f"s{name}"] for name in self.seeds},
-            {
-                name: [
-                    [task, kind, data]
-                    for (task, *_), (_, kind, _, data) in zip(writes, packed[f"w{name}"], strict=True)
-                ]
-                for name, writes in self.writes.items()
-            },
-            facts,
-        )
+    def packed(self, saved: SavedCheckpoint, codec: Codec) -> tuple[SavedHistory, dict[str, bytes]]:
+        """Return it as the event of a checkpoint, and the facts that may not be stored yet, by their hashes."""
+        new: dict[str, bytes] = {}
+
+        def as_piece(kind: str, data: bytes | str) -> Piece:
+            # There may be very many writes, and an event has a limit.
+            if isinstance(data, bytes) and len(data) > SMALL_BYTES:
+                fact_hash, new[fact_hash] = codec.encode_own_fact(data)
+                return Piece(WHOLE, kind, len(data), fact_hash)
+            return Piece(WHOLE, kind, len(data), data)
+
+        # Both kinds of parts share the facts of the event.
+        parts = {f"s{name}": list(pieces) for name, pieces in self.seeds.items()}
+        parts |= {
+            f"w{name}": [as_piece(kind, data) for _, kind, data in writes] for name, writes in self.writes.items()
+        }
+        packed, facts = packed_channels(parts)
+        writes = {
+            name: [[task, kind, data] for (task, *_), (_, kind, _, data) in zip(its, packed[f"w{name}"], strict=True)]
+            for name, its in self.writes.items()
+        }
+        seeds = {name: packed[f"s{name}"] for name in self.seeds}
+        return SavedHistory(saved.id, saved.ns, seeds, writes, facts), new
 
     def take(self, saved: SavedHistory, channels: Iterable[str]) -> None:
         """Add the stored history of some channels."""

@@ -5,7 +5,7 @@ with the same tags. Then a snapshot without data marks the part, and trimming it
 leaves events that are there twice. Readers take the later one, and the next prune removes the other.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from runic_redis.langgraph.deltas import read_history
 from runic_redis.langgraph.records import (
     SavedCheckpoint,
     SavedEvent,
+    SavedHistory,
     SavedWrites,
     checkpoint_tag,
     run_tag,
@@ -148,8 +149,11 @@ def _prune_at(threads: Threads, serde: SerializerProtocol, thread: str, cursor: 
     kept = [name for names in tags.newest.values() for name in names if name not in dropped]
     # Their namespaces, parents and delta channels are in the events only.
     again = yield from _events_before(threads, thread, tags, dropped, last)
-    again += yield from _histories(threads, serde, thread, kept, dropped)
-    yield from append_shared(threads, thread, again, cursor)
+    new_facts: dict[str, bytes] = {}
+    for history, its_facts in (yield from _histories(threads, serde, thread, kept, dropped)):
+        again.append(history)
+        new_facts.update(its_facts)
+    yield from append_shared(threads, thread, again, new_facts, cursor)
     with suppress(SnapshotConflict):  # another prune is further
         yield from save_snapshot(context, thread, last, b"", None, refs=())
     keys = context.keys.workflow(thread)
@@ -169,6 +173,12 @@ def _last_to_trim(tags: Tags, dropped: Collection[Name]) -> int:
                 last = max(last, its_cursors[-1])
             elif kind != "w" and len(its_cursors) > 1:
                 last = max(last, its_cursors[-2])
+    # The writes to a checkpoint keep their order: all of them stay where they are, or all are appended again.
+    while last:
+        reach = max(cursors[-1] if cursors[0] <= last else 0 for cursors in [[last], *tags.cursors["w"].values()])
+        if reach == last:
+            break
+        last = reach
     return last
 
 
@@ -200,9 +210,9 @@ def _events_before(
 
 def _histories(
     threads: Threads, serde: SerializerProtocol, thread: str, kept: Sequence[Name], dropped: Collection[Name]
-) -> Operation[list[SavedEvent]]:
-    """Return the histories of delta channels for those kept checkpoints whose parents are deleted."""
-    histories: list[SavedEvent] = []
+) -> Operation[list[tuple[SavedHistory, dict[str, bytes]]]]:
+    """Return the histories of delta channels for those kept checkpoints whose parents are deleted, with new facts."""
+    histories: list[tuple[SavedHistory, dict[str, bytes]]] = []
     for at in range(0, len(kept), _AT_ONCE):
         part = kept[at : at + _AT_ONCE]
         for name, saved in zip(part, (yield from _checkpoints(threads, thread, part)), strict=True):
@@ -213,7 +223,8 @@ def _histories(
             channels = [one for one in metadata.get("counters_since_delta_snapshot") or () if one not in saved.channels]
             if channels:
                 place = Place(thread, thread, saved.ns, saved.id)
-                histories.append((yield from read_history(threads, place, saved, channels)).packed(saved))
+                history = yield from read_history(threads, place, saved, channels)
+                histories.append(history.packed(saved, threads.context.codec))
     return histories
 
 
@@ -228,27 +239,33 @@ def _checkpoints(threads: Threads, thread: str, names: Sequence[Name]) -> Operat
 
 
 def append_shared(
-    threads: Threads, thread: str, events: Sequence[SavedEvent], cursor: int | None = None
+    threads: Threads,
+    thread: str,
+    events: Sequence[SavedEvent],
+    new_facts: Mapping[str, bytes],
+    cursor: int | None = None,
 ) -> Operation[None]:
     """Append events, several in a commit if they are small.
 
     Args:
         threads: the store's.
         thread: the thread.
-        events: the events. Their facts are stored.
-        cursor: the cursor at which the thread must be; None for any.
+        events: the events.
+        new_facts: their encoded facts that may not be stored yet, by their hashes.
+        cursor: the cursor at which the thread must be. Its lifetime then stays as it is. None for any.
 
     Raises:
         CursorConflict: it is at another one.
     """
+    is_in_place = cursor is not None
     shared: list[SavedEvent] = []
     size = 0
     for number, event in enumerate(events, 1):
         shared.append(event)
         size += _size_of(event)
         if size >= _SHARED_BYTES or len(shared) == _MOST_SHARED or number == len(events):
-            cursor_after = yield from threads.append(thread, shared, {}, cursor)
-            cursor = None if cursor is None else cursor_after
+            after = yield from threads.append(thread, shared, new_facts, cursor, extends_life=not is_in_place)
+            cursor = after if is_in_place else None
             shared, size = [], 0
 
 
@@ -280,7 +297,7 @@ def copy_thread(threads: Threads, source: str, target: str) -> Operation[None]:
             for event in commit.events
             if tag in tags_of(event)
         ]
-        yield from append_shared(threads, target, events)
+        yield from append_shared(threads, target, events, {})
 
 
 def delete_runs(threads: Threads, serde: SerializerProtocol, run_ids: Sequence[str]) -> Operation[None]:

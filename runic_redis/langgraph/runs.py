@@ -20,7 +20,7 @@ from runic_redis.events import FactRef
 from runic_redis.langgraph.records import WHOLE, Data
 
 # A smaller piece is never a fact.
-_SMALL_BYTES = 512
+SMALL_BYTES = 512
 # A larger piece is always a fact. A run of so many bytes is closed: later items go to the next one.
 _CLOSED_BYTES = 8 * 1024
 # Closed runs that follow each other become one, once they have so many bytes together.
@@ -61,7 +61,7 @@ class Cutter:
         self._dump: Callable[[Any], tuple[str, bytes]] = serde.dumps_typed
         self._encrypt: Callable[[bytes], tuple[str, bytes]] | None = None
         # The known pieces that are not small: the facts, the bytes, and what was encrypted.
-        not_small = [piece for pieces in known for piece in pieces if piece.size > _SMALL_BYTES]
+        not_small = [piece for pieces in known for piece in pieces if piece.size > SMALL_BYTES]
         self._known = {piece.data for piece in not_small}
         self._encrypted: dict[bytes, Piece] = {}
         if type(serde) is EncryptedSerializer:
@@ -130,12 +130,12 @@ class Cutter:
             cipher, raw = self._encrypt(raw)
             kind = f"{kind}+{cipher}"
         piece = Piece(items, kind, len(raw), raw, digest)
-        is_fact = piece.size >= _CLOSED_BYTES or (piece.size > _SMALL_BYTES and raw in self._known)
+        is_fact = piece.size >= _CLOSED_BYTES or (piece.size > SMALL_BYTES and raw in self._known)
         return self._as_fact(piece) if is_fact else piece
 
     @staticmethod
     def _is_medium(piece: Piece) -> bool:
-        return piece.size > _SMALL_BYTES and isinstance(piece.data, bytes)
+        return piece.size > SMALL_BYTES and isinstance(piece.data, bytes)
 
     def _as_fact(self, piece: Piece) -> Piece:
         """Return a piece with its bytes as a fact."""

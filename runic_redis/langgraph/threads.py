@@ -31,7 +31,7 @@ from runic_redis.langgraph.records import (
     tags_of,
     writes_tag,
 )
-from runic_redis.langgraph.runs import Cutter, Piece, load_value, packed_channels, unpacked_channels
+from runic_redis.langgraph.runs import SMALL_BYTES, Cutter, Piece, load_value, packed_channels, unpacked_channels
 from runic_redis.operations.appending import append
 from runic_redis.operations.facts import load_each
 from runic_redis.operations.finding import TaggedCommit, find
@@ -40,8 +40,9 @@ from runic_redis.operations.reading_many import run_together
 from runic_redis.operations.workflows import delete
 from runic_redis.protocol.effects import Operation
 
-# Larger values of writes are facts. An event has a limit.
+# Larger values of writes are facts, and so are all after so many bytes. An event has a limit of 16 MiB.
 _LARGE_WRITE_BYTES = 1024 * 1024
+_MOST_WRITE_BYTES = 8 * 1024 * 1024
 # How many namespaces of threads have their last pieces remembered.
 _MOST_KNOWN = 512
 # How often a checkpoint is read again whose facts are gone: it was pruned in between.
@@ -142,10 +143,13 @@ class Threads:
         place = Place.of(config)
         rows: list[Data] = []
         facts: dict[str, bytes] = {}
+        size = 0
         for number, (channel, value) in enumerate(writes):
             kind, data = serde.dumps_typed(value)
             data = bytes(data)
-            if len(data) > _LARGE_WRITE_BYTES:
+            size += len(data)
+            if len(data) > _LARGE_WRITE_BYTES or (size > _MOST_WRITE_BYTES and len(data) > SMALL_BYTES):
+                size -= len(data)
                 fact_hash, encoded = self.context.codec.encode_own_fact(data)
                 facts.setdefault(fact_hash, encoded)
                 data = list(facts).index(fact_hash)  # type: ignore[assignment]
@@ -182,18 +186,28 @@ class Threads:
         events: Sequence[SavedEvent],
         new_facts: Mapping[str, bytes],
         expected_cursor: int | None = None,
+        *,
+        extends_life: bool = True,
     ) -> Operation[int]:
-        """Append events to a thread, with the facts that may not be stored yet. Return the cursor."""
+        """Append events to a thread. Return the cursor.
+
+        Args:
+            thread: the thread.
+            events: the events.
+            new_facts: the encoded facts that may not be stored yet, by their hashes; those of other events too.
+            expected_cursor: the cursor at which the thread must be; None for any.
+            extends_life: whether the lifetime of the thread starts again.
+        """
         facts: dict[str, bytes] = {}
         entries = self.context.codec.encode_commit(events, facts)
-        facts.update(new_facts)
+        facts.update({fact_hash: new_facts[fact_hash] for fact_hash in facts if fact_hash in new_facts})
         tags = [tag for saved in events for tag in tags_of(saved)]
         cursor = yield from append(
             self.context,
             thread,
             EncodedEvents(events, entries, facts),
             expected_cursor=expected_cursor,
-            life=Life(expires_in=self._ttl, tags=tags),
+            life=Life(expires_in=self._ttl if extends_life else None, tags=tags),
         )
         return cast("int", cursor)
 

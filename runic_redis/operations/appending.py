@@ -1,6 +1,7 @@
 """Appending commits."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from runic_redis.arguments import (
@@ -30,6 +31,7 @@ from runic_redis.operations.messages import cancel_requested, message_gone
 from runic_redis.operations.queueing import completed_error
 from runic_redis.operations.records import commits_lost
 from runic_redis.operations.settings import make_namespace
+from runic_redis.operations.tagging import Tagged
 from runic_redis.operations.writing import write_all
 from runic_redis.protocol.effects import Argument, Command, ErrorReply, Operation, Unconfirmed, own_id
 from runic_redis.protocol.refusals import answer, not_durable
@@ -199,7 +201,8 @@ def append_call(
 ) -> Command:
     """Return the call that appends a commit, and add its facts to `facts`. Its size is 0 if it has no events."""
     workflow_id = check_workflow_id(workflow_id)
-    commit, life = without_tags(commit, life)
+    if Tagged in map(type, commit):
+        commit, life = without_tags(commit, life)
     about = b"" if metadata is None else _encode_metadata(context, metadata)
     entries = _entries(context, commit, facts)
     if context.observer is not None and commit:
@@ -222,13 +225,14 @@ def append_call(
         options["m"] = about
     size = 0
     further: Sequence[Argument] = ()
-    if lease is not None or snapshot is not None or facts or life is not None:
+    if life is not None and not commit:
+        raise InvalidArgument("append changes the life of a workflow with events only. Nothing was sent.")
+    if lease is not None or snapshot is not None or facts or not (life is None or life.is_plain):
         data = None if snapshot is None else _check_snapshot(snapshot, commit)
-        if life is not None and not commit:
-            raise InvalidArgument("append changes the life of a workflow with events only. Nothing was sent.")
         size, further = _add_extras(
             context, workflow_id, options, touched, lease=lease, snapshot=data, refs=refs, facts=facts, life=life
         )
+    tags = () if life is None else life.add_tags(options, touched, keys)
     if len(entries) != 1:
         options["n"] = str(len(entries))
     own = own_id() if commit_id is None else check_commit_id(commit_id)
@@ -238,7 +242,7 @@ def append_call(
         size += len(header) + len(payload)
     if facts:
         args += fact_arguments(context, facts)
-    args += further
+    args += (*further, *tags)
     writes = commit_id is None and size > 0
     tried = context.seen.get(workflow_id, _NONE_SEEN)
     return Command(args, keys.events, load_script("append"), touched, _RETRY_AT, workflow_id, True, size, writes, tried)
@@ -283,8 +287,7 @@ def _add_extras(
     if life.expires_in is not None:
         options["x"] = str(milliseconds(check_seconds(life.expires_in, "expires_in")))
         touched.append(keys.expiring)
-    labels = life.add_labels(options, touched, keys)
-    return size, [*ids, *labels, *life.add_tags(options, touched, keys)]
+    return size, [*ids, *life.add_labels(options, touched, keys)]
 
 
 def _entries(context: Context, commit: Sequence[Any], facts: dict[str, bytes]) -> Sequence[Entry]:
@@ -315,8 +318,15 @@ def appended(context: Context, reply: Any, command: Command, facts: Mapping[str,
     Raises:
         StoreError: as by `cursor_after`.
     """
+    position = b""
+    unconfirmed = reply if isinstance(reply, Unconfirmed) else None
+    raw = reply if unconfirmed is None else unconfirmed.reply
+    if type(raw) is bytes:
+        # The ID of an entry, or a cursor; and with a space between them, the position.
+        stored, _, position = raw.partition(b" ")
+        raw = stored if b"-" in stored else int(stored)
+        reply = raw if unconfirmed is None else replace(unconfirmed, reply=raw)
     cursor = cursor_after(context, reply, command)
-    position = reply.partition(b" ")[2] if type(reply) is bytes else b""
     return Appended(cursor, tuple([one for one in facts if facts[one]]), int(position) if position else None)
 
 
@@ -329,7 +339,8 @@ def cursor_after(context: Context, reply: Any, command: Command) -> int:
     """
     workflow_id = command.workflow_id
     if type(reply) is bytes:
-        return _noted_cursor(context, workflow_id, reply)
+        context.note_seen(workflow_id, reply)
+        return int(reply.partition(b"-")[0])
     if type(reply) is int:
         return reply
     if isinstance(reply, Unconfirmed):
@@ -376,15 +387,6 @@ def cursor_after(context: Context, reply: Any, command: Command) -> int:
         expected=expected,
         actual=actual,
     )
-
-
-def _noted_cursor(context: Context, workflow_id: str, reply: bytes) -> int:
-    """Return the cursor in a reply, which is the ID of an entry; or, with a position behind it, that or a cursor."""
-    cursor, is_id, _ = reply.partition(b"-")
-    if is_id:
-        context.note_seen(workflow_id, reply.partition(b" ")[0])
-        return int(cursor)
-    return int(reply.partition(b" ")[0])
 
 
 def _pairs(items: Iterable[tuple[str, Iterable[Any]]]) -> list[tuple[str, Sequence[Any]]]:

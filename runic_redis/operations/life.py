@@ -40,6 +40,11 @@ class Life(NamedTuple):
     parent: str | None = None
     tags: Sequence[str] | EventTags = ()
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is nothing but tags."""
+        return self[:-1] == _NO_LIFE[:-1]
+
     def add_queue(
         self, options: dict[str, Argument], touched: list[str], keys: WorkflowKeys, *, is_known: bool
     ) -> None:
@@ -129,10 +134,11 @@ class Life(NamedTuple):
         return tags
 
 
+_NO_LIFE = Life()
+
+
 def without_tags(events: Sequence[Any], life: Life | None) -> tuple[Sequence[Any], Life | None]:
     """Return the events of a commit without their own tags, and its life with these."""
-    if Tagged not in set(map(type, events)):
-        return events, life
     life = life or Life()
     plain, tags = split_tags(events, [] if isinstance(life.tags, EventTags) else life.tags)
     return plain, life._replace(tags=tags)
