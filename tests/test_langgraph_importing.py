@@ -147,7 +147,7 @@ def asking(ran: list[str]) -> StateGraph[Any]:
     """Return a graph of three nodes. The last one asks a question."""
     builder = StateGraph(Asked)
 
-    def node(name: str) -> Callable[[Any], Any]:
+    def node(name: str) -> Any:
         def call(_: Asked) -> Any:
             ran.append(name)
             return {"done": [name] if name != "c" else [interrupt("go on?")]}
@@ -155,7 +155,7 @@ def asking(ran: list[str]) -> StateGraph[Any]:
         return call
 
     for name in "abc":
-        builder.add_node(name, node(name))  # type: ignore[arg-type]
+        builder.add_node(name, node(name))
     builder.add_edge(START, "a")
     builder.add_edge("a", "b")
     builder.add_edge("b", "c")
@@ -424,7 +424,8 @@ def test_sources_that_cannot_be_used(valkey: RunningServer, target: RedisStore, 
     text = tmp_path / "text"
     text.write_text("no database")
     empty = tmp_path / "empty"
-    sqlite3.connect(empty).execute("CREATE TABLE other (x)").connection.close()
+    with closing(sqlite3.connect(empty)) as connection:
+        connection.execute("CREATE TABLE other (x)")
     for source, status, message in (
         ("mongodb://localhost", 2, "cannot be imported from 'mongodb'"),
         ("sqlite:/no/such/file", 2, "There is no file"),
@@ -441,7 +442,7 @@ def test_sources_that_cannot_be_used(valkey: RunningServer, target: RedisStore, 
 
 
 def test_the_official_layout_is_recognized(monkeypatch: pytest.MonkeyPatch, valkey: RunningServer) -> None:
-    execute = redis.Redis.execute_command
+    execute: Any = redis.Redis.execute_command
     monkeypatch.setattr(
         redis.Redis,
         "execute_command",
