@@ -164,7 +164,7 @@ while true do
     rare.keep_reply(partition, call_id or commit_id, kept, meta_key, not is_new or is_stored)
     retried = '1'
   end
-  if given.P then
+  if has_fields and given.P then
     if type(reply) == 'number' then
       reply = rare.with_position(w, reply)
     elseif is_stored then

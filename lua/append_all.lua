@@ -214,7 +214,7 @@ while key <= #KEYS do
     retried = retried, note = note, given = given, first = first, last = last, has_events = has_events,
     feed_count = feed_count, feed = feed, commits = commits, commit_id = commit_id, call_id = call_id,
     kept_id = call_id or commit_id, tried = is_retry and floor or '', expected = expected, metadata = metadata,
-    extras = extras, tags_key = tags_key, tagged = tagged, first_tag = first_tag,
+    extras = extras, has_fields = has_fields, tags_key = tags_key, tagged = tagged, first_tag = first_tag,
   }
   at, key = next_at, next_key
 end
@@ -298,7 +298,7 @@ for place, commit in ipairs(group) do
   local w, given, first, last, extras = commit.w, commit.given, commit.first, commit.last, commit.extras
   local workflow, events, meta_key, index, partition = w.id, w.events, w.meta, w.index, w.partition
   local feed, feed_count, commits, call_id = commit.feed, commit.feed_count, commit.commits, commit.call_id
-  local tags_key, tagged, first_tag = commit.tags_key, commit.tagged, commit.first_tag
+  local has_fields, tags_key, tagged, first_tag = commit.has_fields, commit.tags_key, commit.tagged, commit.first_tag
   local commit_id, metadata, is_new, retried = commit.commit_id, commit.metadata, commit.is_new, commit.retried
   local cursor, known_largest, largest, cursor_text, is_stored = commit.cursor, w.largest, 0, nil, nil
   local reply, note, position = cursor, commit.note, nil

@@ -21,6 +21,8 @@ __all__ = ["Run"]
 
 Contexts = Callable[[], Any]
 
+# Ends a wait for other nodes. It is long, because a slow machine must not fail a test.
+LIMIT_S = 60.0
 ALL_MODES = ["values", "updates", "custom", "checkpoints", "tasks"]
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _INTERRUPT = r"\b[0-9a-f]{32}\b"
@@ -88,14 +90,18 @@ class Run:
 
         @functools.wraps(function)
         def call(state: Any, *args: Any, **options: Any) -> Any:
+            limit_s = time.monotonic() + LIMIT_S
             while after and self._count_tasks(self.saver.get_tuple(self._latest)) < after:
+                assert time.monotonic() < limit_s, "the other tasks store nothing"
                 time.sleep(0.002)
             self.ran.append(function.__name__)
             return function(state, *args, **options)
 
         @functools.wraps(function)
         async def acall(state: Any, *args: Any, **options: Any) -> Any:
+            limit_s = time.monotonic() + LIMIT_S
             while after and self._count_tasks(await self.saver.aget_tuple(self._latest)) < after:
+                assert time.monotonic() < limit_s, "the other tasks store nothing"
                 await asyncio.sleep(0.002)
             self.ran.append(function.__name__)
             return function(state, *args, **options)

@@ -78,17 +78,17 @@ def test_outcomes_on_other_servers(request: pytest.FixtureRequest, namespace: st
 
 
 def test_a_report_shows_a_difference() -> None:
-    """A saver that loses one write of a finished task, or that returns an old checkpoint, is found out."""
+    """A saver that loses writes of a finished task, or that lists checkpoints in another order, is found out."""
 
     class Forgetful(InMemorySaver):
         def put_writes(self, config: Any, writes: Any, task_id: str, task_path: str = "") -> None:
-            super().put_writes(config, writes[:1], task_id, task_path)
+            super().put_writes(config, list(writes)[:1], task_id, task_path)
 
     class Unordered(InMemorySaver):
         def list(self, *args: Any, **options: Any) -> Any:
             return iter(sorted(super().list(*args, **options), key=lambda saved: str(saved.checkpoint["id"])))
 
-    for kind, name in ((Forgetful, "a_failed_branch_beside_finished_ones"), (Unordered, "steps_in_a_row")):
+    for kind, name in ((Forgetful, "interrupts_of_parallel_nodes"), (Unordered, "steps_in_a_row")):
         saver = kind()
         with pytest.raises(AssertionError):
             assert report_of(name, lambda saver=saver: saver, "invoke") == expected_of(name, "invoke")

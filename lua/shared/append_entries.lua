@@ -34,7 +34,7 @@
         -- The last entry has fields for the tags: the tags themselves, with a byte between them that no text has; how
         -- many entries the commit has, if not one; and which events have each tag, if not all do. And it has one for
         -- the position, if the caller or the index needs it.
-        local further = (tags_key or given.P) and place + 3 > last and (metadata and {'m', metadata} or {})
+        local further = has_fields and place + 3 > last and (metadata and {'m', metadata} or {})
         if further then
           if tags_key then
             further[#further + 1] = 't'

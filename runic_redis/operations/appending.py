@@ -225,14 +225,12 @@ def append_call(
         options["m"] = about
     size = 0
     further: Sequence[Argument] = ()
-    if life is not None and not commit:
-        raise InvalidArgument("append changes the life of a workflow with events only. Nothing was sent.")
     if lease is not None or snapshot is not None or facts or not (life is None or life.is_plain):
         data = None if snapshot is None else _check_snapshot(snapshot, commit)
         size, further = _add_extras(
             context, workflow_id, options, touched, lease=lease, snapshot=data, refs=refs, facts=facts, life=life
         )
-    tags = () if life is None else life.add_tags(options, touched, keys)
+    tags = () if life is None else life.add_tags(options, touched, keys, has_events=bool(commit))
     if len(entries) != 1:
         options["n"] = str(len(entries))
     own = own_id() if commit_id is None else check_commit_id(commit_id)

@@ -9,7 +9,7 @@ from runic_redis.errors import InvalidArgument, InvalidType, short_repr
 from runic_redis.keys import WorkflowKeys
 from runic_redis.operations.labels import ATTRIBUTE, PARENT, label_set
 from runic_redis.operations.messages import Message
-from runic_redis.operations.tagging import EventTags, Tagged, split_tags
+from runic_redis.operations.tagging import EventTags, split_tags
 from runic_redis.protocol.effects import Argument
 
 YES = "1"
@@ -118,12 +118,16 @@ class Life(NamedTuple):
             further += (field, "" if value is None else f"={value}")
         return further
 
-    def add_tags(self, options: dict[str, Argument], touched: list[str], keys: WorkflowKeys) -> Sequence[bytes]:
+    def add_tags(
+        self, options: dict[str, Argument], touched: list[str], keys: WorkflowKeys, *, has_events: bool
+    ) -> Sequence[bytes]:
         """Add the option and the key for the tags.
 
         Returns:
             The further arguments of the commit: the tags.
         """
+        if not has_events:
+            raise InvalidArgument("append changes the life of a workflow with events only. Nothing was sent.")
         tags, backs = self.tags if isinstance(self.tags, EventTags) else (check_tags(self.tags), b"")
         if tags:
             options["T"] = str(len(tags))
