@@ -20,8 +20,8 @@ def import_langgraph(
             "--from",
             envvar=SOURCE_VARIABLE,
             metavar="SOURCE",
-            help="The checkpoints to import: sqlite:PATH or postgres://…; or langgraph-checkpoint-plainredis at "
-            "redis://…, rediss://… or unix://….",
+            help="The checkpoints to import: sqlite:PATH, postgres://…, or those of langgraph-checkpoint-plainredis "
+            "at redis://…, rediss://… or unix://….",
             show_default=False,
         ),
     ],
