@@ -3,9 +3,7 @@
 All events of an application are in one workflow of its namespace. The position of an event is its position in the feed.
 """
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from eventsourcing.dcb.api import (
     DCBAppendCondition,
@@ -23,6 +21,8 @@ from runic_redis.eventsourcing.dcb_events import DCBEventRegistry, encode_dcb, e
 from runic_redis.eventsourcing.factory import RedisFactory
 from runic_redis.eventsourcing.mapping import persistence_errors
 from runic_redis.eventsourcing.recorders import RedisTrackingRecorder
+from runic_redis.eventsourcing.subscriptions import FeedItems
+from runic_redis.operations.commits import Commit
 from runic_redis.operations.groups import Append
 from runic_redis.store import RedisStore
 
@@ -103,17 +103,13 @@ class RedisDCBSubscription(DCBSubscription[RedisDCBRecorder]):
 
     def __init__(self, recorder: RedisDCBRecorder, query: DCBQuery | None = None, after: int | None = None) -> None:
         super().__init__(recorder, query, after)
-        self._found: deque[DCBSequencedEvent] = deque()
-        self._feed = recorder.store.feed(after=self._last_position, prefix=_WORKFLOW_ID, wait_s=None)
+        feed = recorder.store.feed(after=self._last_position, prefix=_WORKFLOW_ID, wait_s=None)
+        self._items = FeedItems(feed, self._matches_of)
 
     def stop(self) -> None:
         """Stop the subscription."""
         super().stop()
-        self._feed.close()
-
-    def __exit__(self, *args: object, **kwargs: Any) -> None:
-        super().__exit__(*args, **kwargs)
-        self._found.clear()
+        self._items.close()
 
     def __next__(self) -> DCBSequencedEvent:
         """Return the next event, and wait for it.
@@ -122,15 +118,14 @@ class RedisDCBSubscription(DCBSubscription[RedisDCBRecorder]):
             StopIteration: the subscription was stopped.
             OperationalError: the server cannot be reached. A later step goes on from there.
         """
-        while not self._has_been_stopped:
-            if self._found:
-                return self._found.popleft()
-            with persistence_errors:
-                commit = next(self._feed)
-            for position, event in enumerate(commit.events, commit.position - len(commit.events) + 1):
-                if position > self._last_position and matches(event, self._query):
-                    self._found.append(DCBSequencedEvent(event, position))
-        raise StopIteration
+        if self._has_been_stopped:
+            raise StopIteration
+        return self._items.take()
+
+    def _matches_of(self, commit: Commit) -> Iterator[DCBSequencedEvent]:
+        for position, event in enumerate(commit.events, commit.position - len(commit.events) + 1):
+            if position > self._last_position and matches(event, self._query):
+                yield DCBSequencedEvent(event, position)
 
 
 class RedisDCBFactory(RedisFactory, DCBInfrastructureFactory[RedisTrackingRecorder]):

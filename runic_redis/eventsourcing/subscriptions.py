@@ -1,16 +1,51 @@
 """Subscriptions to the notifications of an application."""
 
 from collections import deque
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from eventsourcing.persistence import Notification, Subscription
 
 from runic_redis.eventsourcing.mapping import persistence_errors
 from runic_redis.eventsourcing.notifications import NotificationForm
+from runic_redis.feeds import Feed
+from runic_redis.operations.commits import Commit
 
 if TYPE_CHECKING:
     from runic_redis.eventsourcing.recorders import RedisApplicationRecorder
+
+T = TypeVar("T")
+
+
+class FeedItems(Generic[T]):
+    """What the commits of a feed hold, item by item.
+
+    Args:
+        feed: the feed. It waits for new commits.
+        items_of: returns the items of a commit.
+    """
+
+    def __init__(self, feed: Feed, items_of: Callable[[Commit], Iterable[T]]) -> None:
+        self._feed = feed
+        self._items_of = items_of
+        self._found: deque[T] = deque()
+
+    def take(self) -> T:
+        """Return the next item, and wait for it.
+
+        Raises:
+            StopIteration: the feed was closed.
+            OperationalError: the server cannot be reached. A later call goes on from there.
+        """
+        while not self._found:
+            with persistence_errors:
+                commit = next(self._feed)
+            self._found.extend(self._items_of(commit))
+        return self._found.popleft()
+
+    def close(self) -> None:
+        """Close the feed. A call that waits in it stops at once."""
+        self._feed.close()
 
 
 class RedisSubscription(Subscription["RedisApplicationRecorder"]):
@@ -21,18 +56,13 @@ class RedisSubscription(Subscription["RedisApplicationRecorder"]):
 
     def __init__(self, recorder: "RedisApplicationRecorder", gt: int | None, topics: Sequence[str] = ()) -> None:
         super().__init__(recorder, gt, topics)
-        self._form = NotificationForm(gt or 0, topics, recorder.id_type)
-        self._found: deque[Notification] = deque()
-        self._feed = recorder.store.feed(after=gt or 0, wait_s=None)
+        form = NotificationForm(gt or 0, topics, recorder.id_type)
+        self._items = FeedItems(recorder.store.feed(after=gt or 0, wait_s=None), form.of_commit)
 
     def stop(self) -> None:
         """Stop the subscription."""
         super().stop()
-        self._feed.close()
-
-    def __exit__(self, *args: object, **kwargs: Any) -> None:
-        super().__exit__(*args, **kwargs)
-        self._found.clear()
+        self._items.close()
 
     def __next__(self) -> Notification:
         """Return the next notification, and wait for it.
@@ -41,10 +71,6 @@ class RedisSubscription(Subscription["RedisApplicationRecorder"]):
             StopIteration: the subscription was stopped.
             OperationalError: the server cannot be reached. A later step goes on from there.
         """
-        while not self._has_been_stopped:
-            if self._found:
-                return self._found.popleft()
-            with persistence_errors:
-                commit = next(self._feed)
-            self._found.extend(self._form.of_commit(commit))
-        raise StopIteration
+        if self._has_been_stopped:
+            raise StopIteration
+        return self._items.take()
