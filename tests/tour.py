@@ -168,7 +168,9 @@ def lists(store: Any, workflow_id: str) -> None:
     assert list(store.feed(start="now", wait_s=0.01)) == []
     assert [commit.events for commit in store.find(workflow_id, tag="placed")] == [_EVENTS]
     assert [commit.cursor for commit in store.find(workflow_id, prefix="p", reverse=True)] == [2]
-    assert [one.cursor for one in store.read_where([["placed"]]).events if one.workflow_id == workflow_id] == [1, 2]
+    if store.context.keys.tagged:
+        matched = store.read_where([["placed"]]).events
+        assert [one.cursor for one in matched if one.workflow_id == workflow_id] == [1, 2]
     assert [one.name for one in store.subscriptions()] == ["count", "mailer"]
     assert store.parked("mailer")
 

@@ -257,8 +257,8 @@ class PlainRedisSource:
         if official:
             raise ConfigurationError(
                 "The server has threads of langgraph-checkpoint-redis. This command reads those of "
-                "langgraph-checkpoint-plainredis. Nothing was changed. docs/how-to/move-from-another-checkpointer.md "
-                "shows how to copy them in Python."
+                "langgraph-checkpoint-plainredis. Nothing was changed. Copy the threads in Python, by `list` and "
+                "`get_tuple` of that saver and `put` and `put_writes` of this one."
             )
         raise ConfigurationError(
             f"The database has no key {_PLAIN}:threads, which langgraph-checkpoint-plainredis writes. Nothing was "

@@ -410,7 +410,7 @@ class FeedReader:
             if position > end:
                 source.entries.popleft()
                 break
-            commit, its_parts = imported_commit(entry, cursor, after if steps else None, some)
+            commit, its_parts = imported_commit(entry, cursor, after, some, is_first=not steps)
             steps.append((source, commit))
             parts.append(its_parts)
             after = cursor

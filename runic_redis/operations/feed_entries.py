@@ -88,22 +88,26 @@ def entry_parts(entry: Any) -> tuple[bytes, bytes, bytes, bytes]:
 
 
 def imported_commit(
-    entry: FeedEntry, cursor: int, after: int | None, entries: Sequence[Any]
+    entry: FeedEntry, cursor: int, after: int, entries: Sequence[Any], *, is_first: bool
 ) -> tuple[FeedEntry, list[tuple[bytes, bytes, bytes, bytes]]]:
     """Return what an entry of the feed would say of a commit of an imported workflow, and its parts.
 
     Args:
         entry: the entry of the import.
         cursor: the workflow's cursor after the commit.
-        after: the cursor before it; None for the first commit that is read, inside which the reader's place may be.
+        after: the cursor up to which the reader has read the workflow.
         entries: its entries.
+        is_first: whether it is the first commit that is read: the reader's place may be inside of it.
 
     Raises:
         DecodeError: an entry is damaged.
     """
     parts = [entry_parts(one) for one in entries]
     position = entry.position - (entry.cursor - cursor)
-    span = sum(event_count(payload) for _, _, payload, _ in parts) if after is None else cursor - after
+    span = cursor - after
+    if is_first:
+        # With fewer events than that, some are lost: the caller notices that they do not fit.
+        span = max(span, sum(event_count(payload) for _, _, payload, _ in parts))
     ms = entry.ms if position == entry.position else 0
     return FeedEntry(position, ms, COMMIT, span, cursor, entry.workflow_id, 0), parts
 

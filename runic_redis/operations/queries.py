@@ -90,10 +90,10 @@ def read_where(context: Context, query: Query, after: int = 0, limit: int | None
         if most is not None and len(events) >= most:
             del events[most:]
             return Matches(events, events[-1].position)
-        if searched < start - 1:
-            raise _damaged(context)
         if searched >= head:
             return Matches(events, max(head, after))
+        if searched < start - 1:
+            raise _damaged(context)
         start, upto = searched + 1, str(head)
 
 
