@@ -29,6 +29,11 @@ local function items_of(at)
   return items, at
 end
 
+-- Return the position that a member of the index has; nil if it is no such member.
+local function position_in(member, tag)
+  return tonumber(string.sub(member, #tag + 2, #tag + 17))
+end
+
 -- Move a walk to the first commit from a position on that has its tag. Return that commit's position, or nothing.
 local function seek(tagged, item, walk, position)
   local tag = walk.tag
@@ -36,9 +41,12 @@ local function seek(tagged, item, walk, position)
     item.steps = item.steps - 1
     local member = walk.members[walk.at]
     if member then
-      local found = tonumber(string.sub(member, #tag + 2, #tag + 17))
+      local found = position_in(member, tag)
       if not found or found >= position then return found end
       walk.at = walk.at + 1
+      -- A walk that jumps past unread members reads one at the new place: it may jump again.
+      local last = walk.members[walk.at] and position_in(walk.members[#walk.members], tag)
+      if last and last < position then walk.at, walk.size = #walk.members + 1, 1 end
     elseif walk.is_done then
       return nil
     else
